@@ -1,0 +1,103 @@
+# tougw: everything that is done by hand or by a machine is a target here.
+# `make` alone lists them. On a fresh Debian machine with Go each target
+# installs what it needs first; those that build networks need root.
+
+SHELL       := bash
+.SHELLFLAGS := -euo pipefail -c
+MAKEFLAGS   += --no-print-directory
+.DEFAULT_GOAL := help
+
+GO          ?= go
+VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
+STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
+
+# How long each fuzz target runs (make fuzz), and which of them.
+FUZZTIME    ?= 20s
+FUZZ        ?= .
+# Tests by name: make test RUN=TestHalfClose
+RUN         ?=
+# FULL=1: every row of make bench.
+FULL        ?=
+
+BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
+# The packages of the product: all but the end-to-end programs.
+PACKAGES     = $$($(GO) list ./... | grep -v '/test\(/\|$$\)')
+run          = $(if $(RUN),-run '$(RUN)')
+
+##@ Use
+
+.PHONY: build
+build: ## build bin/tougw, one static binary
+	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/tougw ./cmd/tougw
+
+.PHONY: demo
+demo: need-net build ## show the whole path: five namespaces, two gateways, real traffic (root, 2 minutes)
+	@$(GO) build -o bin/demo ./test/demo
+	@exec bin/demo -tougw bin/tougw
+
+.PHONY: bench
+bench: need-net build ## throughput and latency beside plain routing and wireguard-go (root, under 20 minutes; FULL=1 for every row)
+	@$(GO) build -o bin/bench ./test/bench
+	@exec bin/bench -tougw bin/tougw $(if $(FULL),-full)
+
+##@ Check
+
+.PHONY: test
+test: unit e2e-short ## unit tests and the short end-to-end tests (root, under 15 minutes)
+
+.PHONY: unit
+unit: need-race ## unit tests of every package, with the race detector
+	$(GO) test -race -shuffle=on -timeout 8m $(run) $(PACKAGES)
+
+.PHONY: e2e-short
+e2e-short: need-net build ## the short end-to-end tests (root)
+	TOUGW=$(CURDIR)/bin/tougw $(GO) test -count=1 -timeout 12m -parallel 8 $(run) ./test/...
+
+.PHONY: e2e
+e2e: need-net build ## the long end-to-end tests too: 10 minutes of half-close, 10,000 downloads (root)
+	TOUGW=$(CURDIR)/bin/tougw TOUGW_LONG=1 $(GO) test -count=1 -timeout 90m -parallel 8 -v $(run) ./test/e2e
+
+.PHONY: race
+race: need-race need-net ## unit tests three times over, and the short end-to-end tests against a daemon built with the race detector (root)
+	$(GO) test -race -shuffle=on -count=3 -timeout 30m $(run) $(PACKAGES)
+	$(GO) build -race -o bin/tougw-race ./cmd/tougw
+	TOUGW=$(CURDIR)/bin/tougw-race $(GO) test -race -count=1 -timeout 30m -parallel 4 $(run) ./test/e2e
+
+.PHONY: fuzz
+fuzz: ## run each fuzz target for FUZZTIME (20s); FUZZ=regexp chooses
+	@for package in $$($(GO) list ./...); do \
+	  for target in $$($(GO) test -list '^Fuzz' $$package | grep '^Fuzz' | grep -E '$(FUZZ)' || true); do \
+	    echo "== $$package $$target"; \
+	    $(GO) test -run '^$$' -fuzz "^$$target\$$" -fuzztime $(FUZZTIME) $$package; \
+	  done; \
+	done
+
+.PHONY: lint
+lint: ## gofmt, go vet, staticcheck, go.mod tidy and verified
+	@files=$$($$($(GO) env GOROOT)/bin/gofmt -l .); \
+	  if [ -n "$$files" ]; then echo "not formatted by gofmt:"; echo "$$files"; exit 1; fi
+	$(GO) vet ./...
+	$(GO) run $(STATICCHECK) ./...
+	$(GO) mod tidy -diff
+	$(GO) mod verify
+
+##@ Rest
+
+.PHONY: clean
+clean: ## remove what the other targets built
+	rm -rf bin bench-results e2e-results
+
+.PHONY: help
+help: ## this list
+	@awk 'BEGIN { FS = ":.*## " } \
+	  /^##@ / { printf "\n%s\n", substr($$0, 5) } \
+	  /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
+
+# What a target needs beyond Go, and Debian's package for it where a program is missing.
+.PHONY: need-net need-race
+need-net:
+	@test/need ip=iproute2 nft=nftables tcpdump curl nginx=nginx-light iperf3 \
+	  ssh=openssh-client scp=openssh-client sshd=openssh-server wg=wireguard-tools \
+	  ps=procps ethtool ping=iputils-ping
+need-race:
+	@test/need gcc /usr/include/stdlib.h=libc6-dev
