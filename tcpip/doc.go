@@ -1,0 +1,2 @@
+// Package tcpip ends TCP in user space, on gVisor's network stack.
+package tcpip
