@@ -1,0 +1,86 @@
+package testnet
+
+import (
+	"context"
+	"fmt"
+	"time"
+)
+
+// rulesTimeout bounds the programs that set rules up; they are done in a
+// fraction of it.
+const rulesTimeout = 10 * time.Second
+
+// faultTable is the nftables table that holds the faults of a namespace.
+const faultTable = "inet fault"
+
+// Drop drops a random share of what the namespace forwards and matches filter,
+// an nftables expression such as "udp length > 1300"; the empty filter matches
+// every UDP datagram. share is a probability, rounded to a thousandth. It
+// replaces the faults set before.
+//
+// A batch that segmentation offload carries through the namespace counts as one
+// packet here. Where single datagrams must be lost use package relay, or switch
+// the offload off with CutSegments.
+func (ns *Namespace) Drop(share float64, filter string) error {
+	if filter == "" {
+		filter = "meta l4proto udp"
+	}
+	chance := ""
+	if share < 1 {
+		chance = fmt.Sprintf("numgen random mod 1000 < %d", int(share*1000+0.5))
+	}
+	return ns.faults(fmt.Sprintf(`
+table %[1]s {
+	chain forward {
+		type filter hook forward priority filter
+		%[2]s %[3]s counter drop
+	}
+}`, faultTable, filter, chance))
+}
+
+// BlockUDP drops every UDP datagram that the namespace forwards, silently.
+func (ns *Namespace) BlockUDP() error { return ns.Drop(1, "") }
+
+// Blackhole makes addr a host that is there and never answers: what arrives
+// for it is dropped in silence. The namespace must own the address.
+func (ns *Namespace) Blackhole(addr string) error {
+	family := "ip"
+	for _, c := range addr {
+		if c == ':' {
+			family = "ip6"
+		}
+	}
+	return ns.faults(fmt.Sprintf(`
+table %[1]s {
+	chain input {
+		type filter hook input priority filter
+		%[2]s daddr %[3]s counter drop
+	}
+}`, faultTable, family, addr))
+}
+
+// Heal removes the faults of the namespace.
+func (ns *Namespace) Heal() error { return ns.faults("") }
+
+// faults replaces the table of faults.
+func (ns *Namespace) faults(table string) error {
+	return ns.Nft("table " + faultTable + "\ndelete table " + faultTable + "\n" + table)
+}
+
+// Nft loads a ruleset, in the language of nft -f.
+func (ns *Namespace) Nft(ruleset string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), rulesTimeout)
+	defer cancel()
+	_, err := ns.RunInput(ctx, ruleset, "nft", "-f", "-")
+	return err
+}
+
+// CutSegments switches UDP segmentation offload of a link off, so that the
+// kernel cuts batches into datagrams before they reach the other end, as a
+// network card without the offload would see them.
+func (ns *Namespace) CutSegments(link string) error {
+	ctx, cancel := context.WithTimeout(context.Background(), rulesTimeout)
+	defer cancel()
+	_, err := ns.Run(ctx, "ethtool", "-K", link, "tx-udp-segmentation", "off")
+	return err
+}
