@@ -1,0 +1,25 @@
+package tunnel
+
+// Output takes a segment of the local stack and queues it for the peer of its
+// session. It never blocks; what finds no place is dropped and counted, and
+// left to the transport to repeat.
+func (n *Node) Output(seg Segment) {
+	c := &n.counters
+	s := n.session(seg.Session())
+	if s == nil {
+		c.drops.count(DropNoSession)
+		seg.Release()
+		return
+	}
+	l := s.inst.link.Load()
+	if l == nil {
+		c.drops.count(DropNoAssociation)
+		seg.Release()
+		return
+	}
+	s.lastUse.Store(n.now())
+	if !l.queue.put(outbound{seg, s}) {
+		c.drops.count(DropQueueFull)
+		seg.Release()
+	}
+}

@@ -1,0 +1,356 @@
+package tunnel
+
+import (
+	"encoding/binary"
+	"net/netip"
+
+	"github.com/tougw/tougw/gue"
+)
+
+// maxPeerInstances bounds the instances of one identity: how many runs of one
+// identity may be known at a time.
+const maxPeerInstances = 64
+
+// Receiver takes the records of associations to the stack. It belongs to one
+// goroutine: that of one socket.
+type Receiver struct {
+	node *Node
+	inj  Injector
+	hdr  gue.Session
+	last *session // the session of the record before: runs are of one session
+}
+
+// NewReceiver makes a receiver that injects through inj.
+func (n *Node) NewReceiver(inj Injector) *Receiver { return &Receiver{node: n, inj: inj} }
+
+// Receive takes a run of opened records of one association, in their order of
+// arrival. It borrows them.
+func (r *Receiver) Receive(l *Link, records [][]byte) {
+	now := r.node.now()
+	var bytes int
+	for _, rec := range records {
+		bytes += len(rec)
+		r.record(l, rec, now)
+	}
+	l.received(now, bytes)
+}
+
+// Flush ends a batch: what was staged goes into the stack.
+func (r *Receiver) Flush() {
+	r.inj.Flush()
+	r.last = nil // a session is not kept alive by an idle receiver
+}
+
+func (r *Receiver) record(l *Link, rec []byte, now int64) {
+	c := &r.node.counters
+	n, d := r.hdr.Decode(rec)
+	switch {
+	case d == gue.DropControl:
+		r.control(l, rec)
+	case d != gue.DropNone:
+		c.drops.count(DropMalformed)
+	case r.hdr.Proto != gue.ProtoTCP:
+		c.drops.count(DropProtocol)
+	default:
+		r.segment(l, rec[n:], now)
+	}
+}
+
+// segment takes a transport segment to its session.
+func (r *Receiver) segment(l *Link, seg []byte, now int64) {
+	c := &r.node.counters
+	inst := l.inst.Load()
+	if inst == nil {
+		c.drops.count(DropNoHello)
+		return
+	}
+	if len(seg) < 20 {
+		c.drops.count(DropShort)
+		return
+	}
+	flags := seg[13]
+	var s *session
+	if r.hdr.Has&gue.FieldDestination != 0 {
+		s = r.lookup(inst, flags)
+	} else {
+		s = r.syn(l, inst, seg)
+	}
+	if s == nil {
+		return
+	}
+	s.lastUse.Store(now)
+	c.segmentsIn.Add(1)
+	c.bytesIn.Add(uint64(len(seg)))
+	r.inj.Inject(s.id, seg)
+}
+
+// lookup finds the session of a segment that carries a destination id, and
+// nothing unless the association's proven identity and instance are those
+// whose session it is.
+func (r *Receiver) lookup(inst *instance, flags uint8) *session {
+	c := &r.node.counters
+	id := r.hdr.Destination
+	s := r.last
+	if s == nil || s.id != id {
+		if s = r.node.session(id); s == nil {
+			c.drops.count(DropUnknownSession)
+			return nil
+		}
+		r.last = s
+	}
+	if s.inst != inst {
+		c.drops.count(DropForeignSession)
+		return nil
+	}
+	remote := s.remote.Load()
+	switch {
+	case !s.initiator:
+		// Only the initiator's own id may accompany ours: in its first segment
+		// after the handshake, in both forms that the draft gives it.
+		if r.hdr.Has&gue.FieldSource != 0 && r.hdr.Source != remote || flags&(tcpSYN|tcpACK) == tcpSYN {
+			c.drops.count(DropBadIDs)
+			return nil
+		}
+	case r.hdr.Has&gue.FieldSource != 0:
+		if flags&(tcpSYN|tcpACK) != tcpSYN|tcpACK || r.hdr.Source == 0 {
+			c.drops.count(DropBadIDs)
+			return nil
+		}
+		if remote == 0 && !s.remote.CompareAndSwap(0, r.hdr.Source) {
+			remote = s.remote.Load() // another receive goroutine was first
+		}
+		if remote != 0 && remote != r.hdr.Source {
+			c.drops.count(DropBadIDs)
+			return nil
+		}
+	case remote == 0 && flags&tcpRST == 0:
+		// Before the SYN-ACK only a reset makes sense.
+		c.drops.count(DropBadIDs)
+		return nil
+	}
+	return s
+}
+
+// syn finds or makes the session of a segment without a destination id, which
+// can only be the SYN of a session that the peer opens.
+func (r *Receiver) syn(l *Link, inst *instance, seg []byte) *session {
+	n := r.node
+	c := &n.counters
+	flags := seg[13]
+	if r.hdr.Has&gue.FieldSource == 0 || r.hdr.Source == 0 || flags&(tcpSYN|tcpACK|tcpRST) != tcpSYN {
+		c.drops.count(DropBadIDs)
+		return nil
+	}
+	id := r.hdr.Source
+	n.mu.RLock()
+	s := n.bySource[sourceKey{inst, id}]
+	n.mu.RUnlock()
+	if s == nil {
+		return r.admit(l, inst, id, seg)
+	}
+	switch s.getState() {
+	case refused:
+		n.tellRefused(s, refusal(s.reason.Load()))
+		c.drops.count(DropClosedSession)
+		return nil
+	case closing:
+		c.drops.count(DropClosedSession)
+		return nil
+	}
+	return s
+}
+
+// admit makes the session of a new SYN, unless a limit stands against it:
+// then the peer is told so, and nothing is kept.
+func (r *Receiver) admit(l *Link, inst *instance, id uint64, seg []byte) *session {
+	n := r.node
+	src, dst, name, ok := r.addresses(seg)
+	if !ok {
+		n.counters.drops.count(DropNoAddresses)
+		return nil
+	}
+	refuse := func(d Drop, why refusal) *session {
+		n.counters.drops.count(d)
+		l.control(&control{typ: ctlRefused, session: id, reason: why})
+		return nil
+	}
+	n.mu.Lock()
+	if s := n.bySource[sourceKey{inst, id}]; s != nil { // another receive goroutine was first
+		n.mu.Unlock()
+		return s
+	}
+	switch {
+	case n.closed || n.draining:
+		n.mu.Unlock()
+		return refuse(DropDraining, refusedDraining)
+	case len(n.sessions) >= n.cfg.MaxSessions:
+		n.mu.Unlock()
+		return refuse(DropSessionLimit, refusedOverload)
+	case int(inst.opening.Load()) >= n.cfg.MaxOpening:
+		n.mu.Unlock()
+		return refuse(DropOpeningLimit, refusedOverload)
+	}
+	s := n.newSession(inst)
+	s.src, s.dst, s.name = src, dst, name
+	s.remote.Store(id)
+	n.bySource[sourceKey{inst, id}] = s
+	inst.opening.Add(1)
+	n.mu.Unlock()
+	n.counters.sessionsOpened.Add(1)
+	return s
+}
+
+// control takes a control message.
+func (r *Receiver) control(l *Link, b []byte) {
+	n := r.node
+	var c control
+	var e gue.Experiment
+	o, d := e.Decode(b)
+	if d != gue.DropNone || e.ExID != gue.ExIDTougw {
+		n.counters.drops.count(DropControl)
+		return
+	}
+	switch err := c.decode(b[o:]); err {
+	case nil:
+	case errControlUnknown:
+		n.counters.drops.count(DropControlUnknown)
+		return
+	default:
+		n.counters.drops.count(DropControl)
+		return
+	}
+	n.counters.controlIn.Add(1)
+	if c.typ == ctlHello {
+		n.hello(l, c.hello)
+		return
+	}
+	inst := l.inst.Load()
+	if inst == nil {
+		n.counters.drops.count(DropNoHello)
+		return
+	}
+	switch c.typ {
+	case ctlEchoRequest:
+		l.control(&control{typ: ctlEchoReply, token: c.token})
+	case ctlEchoReply:
+		l.gotEcho(c.token)
+	case ctlRefused:
+		n.wasRefused(inst, c.session, c.reason)
+	case ctlDrain:
+		l.draining.Store(true)
+		n.log.Info("peer is stopping", "peer", l.identity.Name(), "seconds", c.seconds)
+	}
+}
+
+// wasRefused ends a session that the peer did not open.
+func (n *Node) wasRefused(inst *instance, id uint64, why refusal) {
+	s := n.session(id)
+	switch {
+	case s == nil:
+		n.counters.drops.count(DropUnknownSession)
+	case s.inst != inst:
+		n.counters.drops.count(DropForeignSession)
+	case !s.initiator || s.getState() != opening:
+		n.counters.drops.count(DropBadIDs)
+	default:
+		n.cfg.Stack.Abort(id, why.error())
+	}
+}
+
+// hello binds a link to the instance that speaks on it. From then on the link
+// carries the instance's sessions, in the place of the link before.
+func (n *Node) hello(l *Link, h hello) {
+	if protocolVersion < h.low || protocolVersion > h.high {
+		n.log.Warn("peer speaks another version", "peer", l.identity.Name(), "low", h.low, "high", h.high)
+		l.secure.Close(errVersion)
+		return
+	}
+	key := instanceKey{l.identity.Key, h.instance}
+	if inst := l.inst.Load(); inst != nil {
+		if inst.key != key {
+			l.secure.Close(errInstance)
+			return
+		}
+		if h.reply {
+			l.sendHello(false)
+		}
+		return
+	}
+	if h.pathMTU >= MinPathMTU && int(h.pathMTU) < l.pathMTU {
+		l.setPathMTU(int(h.pathMTU))
+	}
+	inst, old, gone, err := n.bind(l, key)
+	if err != nil {
+		n.log.Warn("peer is refused", "peer", l.identity.Name(), "err", err)
+		l.secure.Close(err)
+		return
+	}
+	if h.reply {
+		l.sendHello(false)
+	}
+	if old != nil {
+		old.retired.Store(n.now())
+	}
+	for _, id := range gone {
+		n.cfg.Stack.Abort(id, errPeerRestarted)
+	}
+	if len(gone) > 0 {
+		n.log.Warn("peer is a new instance, its old flows are reset", "peer", l.identity.Name(), "flows", len(gone))
+	}
+	n.log.Info("peer connected", "peer", l.identity.Name(), "instance", inst.key.id, "remote", l.secure.Remote(),
+		"reattached", old != nil || inst.sessions.Load() > 0)
+	l.sendEcho()
+}
+
+// bind enters l as the link of the instance. It returns the link before it,
+// and the sessions that ended because a dialled peer is another instance now.
+func (n *Node) bind(l *Link, key instanceKey) (inst *instance, old *Link, gone []uint64, err error) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, nil, nil, errStopped
+	}
+	select {
+	case <-l.done:
+		return nil, nil, nil, errStopped
+	default:
+	}
+	inst = n.instances[key]
+	if inst == nil {
+		same := 0
+		for k := range n.instances {
+			if k.identity == key.identity {
+				same++
+			}
+		}
+		if same >= maxPeerInstances {
+			return nil, nil, nil, errInstances
+		}
+		inst = &instance{key: key, identity: l.identity}
+		n.instances[key] = inst
+	}
+	if p := l.peer; p != nil {
+		inst.peer = p
+		if before := p.inst.Swap(inst); before != nil && before != inst {
+			gone = n.orphan(before)
+			delete(n.instances, before.key)
+		}
+	}
+	old = inst.link.Swap(l)
+	l.inst.Store(inst)
+	close(l.ready)
+	close(n.changed)
+	n.changed = make(chan struct{})
+	return inst, old, gone, nil
+}
+
+// addresses reads the flow's ends: the addresses from the header of a SYN, the
+// ports from the transport header.
+func (r *Receiver) addresses(seg []byte) (src, dst netip.AddrPort, name string, ok bool) {
+	var a gue.SessionAddrs
+	if _, d := a.Decode(r.hdr.Addresses); d != gue.DropNone {
+		return src, dst, "", false
+	}
+	sport, dport := binary.BigEndian.Uint16(seg), binary.BigEndian.Uint16(seg[2:])
+	return netip.AddrPortFrom(a.Src, sport), netip.AddrPortFrom(a.Dst, dport), a.Name, true
+}

@@ -1,0 +1,216 @@
+package tunnel
+
+import (
+	"sync"
+
+	"github.com/tougw/tougw/gue"
+	"github.com/tougw/tougw/internal/packet"
+)
+
+// Segment is an outbound transport segment of up to 64 KiB, cut to the size of
+// the path as it goes on the wire. Its methods are called by one goroutine.
+type Segment interface {
+	// Session is the own id of the session that it belongs to.
+	Session() uint64
+	// Flags are the flags of the TCP header.
+	Flags() uint8
+	// Len is what is still to be cut, one transport header included, in bytes.
+	Len() int
+	// Cut writes the next wire segment, header and payload, into dst and
+	// returns its length, which is at most len(dst). It returns 0 at the end,
+	// or when dst cannot hold the header and a byte of what is left.
+	Cut(dst []byte) int
+	// Release ends the use of the segment.
+	Release()
+}
+
+// TCP header flags that session ids depend on (RFC 9293 section 3.1).
+const (
+	tcpSYN = 0x02
+	tcpRST = 0x04
+	tcpACK = 0x10
+)
+
+type outbound struct {
+	seg  Segment
+	sess *session
+}
+
+// queue is the transmit queue of a link: bounded in bytes, swapped out whole
+// by the one goroutine that drains it. A layer that orders or delays what is
+// sent (fair queueing, pacing, recovery) takes its place between take and the
+// batch of transmit.
+type queue struct {
+	mu     sync.Mutex
+	items  []outbound
+	bytes  int
+	max    int
+	closed bool
+	wake   chan struct{} // holds a token while items wait
+}
+
+func newQueue(maxBytes int) *queue { return &queue{max: maxBytes, wake: make(chan struct{}, 1)} }
+
+// put takes o and reports false, leaving it to the caller, when the queue is
+// at its bound or closed. The bound is checked before: one segment may exceed
+// it, so that the largest always fits an empty queue.
+func (q *queue) put(o outbound) bool {
+	q.mu.Lock()
+	if q.closed || q.bytes >= q.max {
+		q.mu.Unlock()
+		return false
+	}
+	first := len(q.items) == 0
+	q.items = append(q.items, o)
+	q.bytes += o.seg.Len()
+	q.mu.Unlock()
+	if first {
+		select {
+		case q.wake <- struct{}{}:
+		default:
+		}
+	}
+	return true
+}
+
+// take swaps the queued items for the empty slice spare and gives them.
+func (q *queue) take(spare []outbound) []outbound {
+	q.mu.Lock()
+	items := q.items
+	q.items, q.bytes = spare, 0
+	q.mu.Unlock()
+	return items
+}
+
+// depth returns the bytes that wait.
+func (q *queue) depth() int {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.bytes
+}
+
+func (q *queue) close() {
+	q.mu.Lock()
+	q.closed = true
+	items := q.items
+	q.items, q.bytes = nil, 0
+	q.mu.Unlock()
+	for _, o := range items {
+		o.seg.Release()
+	}
+}
+
+// maxRun is how many records one send may hold: the kernel's UDP_MAX_SEGMENTS
+// was 64 until Linux 6.9.
+const maxRun = 64
+
+// maxRunBytes is the largest UDP payload over IPv4, which a run may not exceed.
+const maxRunBytes = 65507
+
+// transmit drains the queue until the link is done: it cuts segments, puts the
+// GUE header before each piece, has it sealed in place, and sends runs of
+// records of one size. It never waits for more: a run is sent when the next
+// record does not fit it, or when the queue is empty.
+func (l *Link) transmit() {
+	defer l.node.wg.Done()
+	var spare []outbound
+	for {
+		select {
+		case <-l.done:
+			l.queue.close()
+			return
+		case <-l.queue.wake:
+		}
+		items := l.queue.take(spare[:0])
+		l.sendAll(items)
+		clear(items) // no segment outlives its release
+		if cap(items) > 1024 {
+			items = nil // a burst's memory is given back
+		}
+		spare = items
+	}
+}
+
+// sendAll sends items and releases each. The buffer is borrowed from the pool
+// only meanwhile.
+func (l *Link) sendAll(items []outbound) {
+	if len(items) == 0 {
+		return
+	}
+	buf := packet.Get()
+	defer buf.Release()
+	r := run{link: l, buf: buf.B[:maxRunBytes]}
+	for i := range items {
+		r.segment(items[i])
+		items[i].seg.Release()
+	}
+	r.flush()
+}
+
+// run is a batch of records being built: all of one size but the last.
+type run struct {
+	link  *Link
+	buf   []byte
+	n     int // bytes of finished records
+	size  int // size of the first record
+	count int
+}
+
+// segment cuts o into records and appends them.
+func (r *run) segment(o outbound) {
+	l := r.link
+	c := &l.node.counters
+	for left := o.seg.Len(); left > 0; left = o.seg.Len() {
+		var h [gue.MaxSessionLen]byte
+		hlen := o.sess.header(h[:], o.seg.Flags())
+		if hlen == 0 {
+			c.drops.count(DropBadIDs)
+			return
+		}
+		room := l.maxPlain - hlen
+		if room <= 0 {
+			c.drops.count(DropTooLarge)
+			return
+		}
+		n := min(left, room)
+		size := l.head + hlen + n + l.tail
+		if r.count > 0 && (size > r.size || r.count == maxRun || r.n+size > len(r.buf)) {
+			r.flush()
+		}
+		rec := r.buf[r.n : r.n+size]
+		copy(rec[l.head:], h[:hlen])
+		m := o.seg.Cut(rec[l.head+hlen : l.head+hlen+n])
+		if m == 0 {
+			c.drops.count(DropTooLarge)
+			return
+		}
+		got, err := l.secure.Seal(rec, hlen+m)
+		if err != nil {
+			c.drops.count(DropSeal)
+			return
+		}
+		c.segmentsOut.Add(1)
+		c.bytesOut.Add(uint64(m))
+		if r.count == 0 {
+			r.size = got
+		}
+		r.n += got
+		r.count++
+		if got < r.size { // a shorter record closes the run
+			r.flush()
+		}
+	}
+}
+
+func (r *run) flush() {
+	if r.count == 0 {
+		return
+	}
+	l := r.link
+	if err := l.secure.Send(r.buf[:r.n], r.size); err != nil {
+		l.node.counters.drops[DropSend].Add(uint64(r.count))
+	}
+	l.lastTx.Store(l.node.now())
+	l.bytesOut.Add(uint64(r.n))
+	r.n, r.size, r.count = 0, 0, 0
+}
