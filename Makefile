@@ -11,6 +11,9 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# Tests that need namespaces fail where they would otherwise be skipped.
+export TESTNET_REQUIRED := 1
+
 # How long each fuzz target runs (make fuzz), and which of them.
 FUZZTIME    ?= 20s
 FUZZ        ?= .
@@ -46,7 +49,7 @@ bench: need-net build ## throughput and latency beside plain routing and wiregua
 test: unit e2e-short ## unit tests and the short end-to-end tests (root, under 15 minutes)
 
 .PHONY: unit
-unit: need-race ## unit tests of every package, with the race detector
+unit: need-race need-net ## unit tests of every package, with the race detector (root)
 	$(GO) test -race -shuffle=on -timeout 8m $(run) $(PACKAGES)
 
 .PHONY: e2e-short

@@ -64,7 +64,6 @@ func (ns *Namespace) prepare() error {
 		"net.ipv6.conf.default.accept_dad":   "0",
 		"net.ipv4.icmp_ratelimit":            "0",
 		"net.ipv6.icmp.ratelimit":            "0",
-		"net.ipv4.tcp_congestion_control":    "cubic",
 		"net.ipv4.conf.all.accept_redirects": "0",
 		"net.ipv4.conf.all.send_redirects":   "0",
 	} {

@@ -31,10 +31,19 @@ var Probe = sync.OnceValue(func() error {
 	return connect(a, "p0", b, "p0")
 })
 
+// Required is the environment variable that turns the skip of Require into a
+// failure, for runs that are worthless without these tests.
+const Required = "TESTNET_REQUIRED"
+
 // Require skips the test where Probe fails.
 func Require(t testing.TB) {
 	t.Helper()
-	if err := Probe(); err != nil {
+	err := Probe()
+	switch {
+	case err == nil:
+	case os.Getenv(Required) != "":
+		t.Fatalf("%v, and %s is set", err, Required)
+	default:
 		t.Skip(err)
 	}
 }
