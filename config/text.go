@@ -48,7 +48,7 @@ func parsePort(s string) (uint16, error) {
 	}
 	n, err := strconv.ParseUint(s, 10, 16)
 	if err != nil || n == 0 {
-		return 0, fmt.Errorf("has the port %s, which is not in 1 to 65535", quote(s))
+		return 0, fmt.Errorf("has the port %s, which is not in 1 to 65535", unquoted(s))
 	}
 	return uint16(n), nil
 }
@@ -98,4 +98,28 @@ func distance(a, b string) int {
 		prev2, prev, cur = prev, cur, prev2
 	}
 	return prev[len(b)]
+}
+
+// unquoted is quote without the quotes, for numbers and the like.
+func unquoted(s string) string {
+	return strings.ReplaceAll(quote(s), `"`, "")
+}
+
+// printable escapes what does not belong into one line on a terminal. Values of
+// the file are quoted before; this is for the rest, such as names of files.
+func printable(s string) string {
+	clean := func(r rune) bool { return !strconv.IsPrint(r) }
+	if strings.IndexFunc(s, clean) < 0 {
+		return s
+	}
+	var b strings.Builder
+	for _, r := range s {
+		if clean(r) {
+			q := strconv.QuoteRune(r)
+			b.WriteString(q[1 : len(q)-1])
+		} else {
+			b.WriteRune(r)
+		}
+	}
+	return b.String()
 }
