@@ -29,12 +29,22 @@ type CaptureOptions struct {
 type Capture struct {
 	process *Process
 	report  *Output
+	delay   time.Duration
 }
+
+// blockTime is how long the kernel keeps packets of a block that is not full
+// from tcpdump, which loses them when it is stopped. Where little of each packet
+// is kept they are handed over one by one; whole packets would need too much
+// memory that way.
+const blockTime = 1100 * time.Millisecond
 
 // Capture starts to record packets and returns once every packet from now on
 // is seen.
 func (ns *Namespace) Capture(ctx context.Context, o CaptureOptions) (*Capture, error) {
 	args := []string{"-i", o.Link, "-w", o.File, "-n", "-U", "-B", "32768", "-s", strconv.Itoa(o.Snap), "-Z", "root"}
+	if o.Snap > 0 {
+		args = append(args, "--immediate-mode")
+	}
 	if o.Megabytes > 0 {
 		args = append(args, "-C", strconv.Itoa(max(1, o.Megabytes/2)), "-W", "2")
 	}
@@ -58,7 +68,11 @@ func (ns *Namespace) Capture(ctx context.Context, o CaptureOptions) (*Capture, e
 		p.Kill()
 		return nil, err
 	}
-	return &Capture{process: p, report: report}, nil
+	c := &Capture{process: p, report: report}
+	if o.Snap == 0 {
+		c.delay = blockTime
+	}
+	return c, nil
 }
 
 var (
@@ -69,6 +83,7 @@ var (
 // Stop ends the capture and says how many packets it holds and how many it
 // missed because the disk or the CPU was too slow.
 func (c *Capture) Stop() (packets, missed int, err error) {
+	time.Sleep(c.delay)
 	if err := c.process.Stop(10 * time.Second); err != nil {
 		return 0, 0, err
 	}
