@@ -3,6 +3,7 @@ package tunnel
 import (
 	"crypto/rand"
 	"encoding/binary"
+	"net/netip"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -56,10 +57,10 @@ type Link struct {
 
 	lastRx, lastTx    atomic.Int64 // ticks of the node
 	bytesIn, bytesOut atomic.Uint64
-	rtt               atomic.Int64 // smoothed, in ns; 0 unknown
-	probing           atomic.Int64 // tick of the first unanswered probe; 0 none
-	draining          atomic.Bool  // the peer is stopping
-	retired           atomic.Int64 // tick when a newer link took over; 0 never
+	rtt               atomic.Int64  // smoothed, in ns; 0 unknown
+	probing           atomic.Int64  // tick of the first unanswered probe; 0 none
+	draining          atomic.Bool   // the peer is stopping
+	retired           atomic.Int64  // tick when a newer link took over; 0 never
 	suspect           chan struct{} // holds a token while the link seems dead
 }
 

@@ -43,12 +43,12 @@ const (
 )
 
 var (
-	errDead     = errors.New("tunnel: peer does not answer")
-	errNoHello  = errors.New("tunnel: peer said no hello")
-	errVersion  = errors.New("tunnel: no common protocol version")
-	errStopped  = errors.New("tunnel: stopped")
-	errReplaced = errors.New("tunnel: replaced by a newer association")
-	errInstance = errors.New("tunnel: peer changed its instance within an association")
+	errDead      = errors.New("tunnel: peer does not answer")
+	errNoHello   = errors.New("tunnel: peer said no hello")
+	errVersion   = errors.New("tunnel: no common protocol version")
+	errStopped   = errors.New("tunnel: stopped")
+	errReplaced  = errors.New("tunnel: replaced by a newer association")
+	errInstance  = errors.New("tunnel: peer changed its instance within an association")
 	errInstances = errors.New("tunnel: too many instances of one identity")
 
 	// errPeerRestarted ends the flows of a peer that came back as another
