@@ -50,7 +50,8 @@ type Config struct {
 	Associations Associations
 
 	// Warnings are remarks on a file that can be used as it is, such as a
-	// certificate that has expired. They are sorted like [Errors].
+	// certificate that has expired. They are sorted like [Errors], and each Msg
+	// starts with "warning: ".
 	Warnings Errors
 }
 

@@ -102,7 +102,7 @@ func (d *decoder) report(n *yaml.Node, path, format string, args ...any) {
 // warnf adds a warning about the value at a.
 func (d *decoder) warnf(a *at, format string, args ...any) {
 	if len(d.warnings) < maxCollected {
-		d.warnings = append(d.warnings, d.at(a.node, a.path, format, args...))
+		d.warnings = append(d.warnings, d.at(a.node, a.path, "warning: "+format, args...))
 	}
 }
 
