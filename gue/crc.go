@@ -1,0 +1,16 @@
+package gue
+
+import "hash/crc32"
+
+var castagnoli = crc32.MakeTable(crc32.Castagnoli)
+
+// altCRC is the alternate checksum (extensions-06 §10.3): CRC-32C over the
+// header, whose CRC and GUE checksum are zero, and the covered payload, padded
+// with zeros to a multiple of four. The draft says nothing of initial value,
+// inversion and byte order; we use the common CRC-32C in network byte order.
+func altCRC(header, covered []byte) uint32 {
+	var pad [3]byte
+	c := crc32.Update(0, castagnoli, header)
+	c = crc32.Update(c, castagnoli, covered)
+	return crc32.Update(c, castagnoli, pad[:-len(covered)&3])
+}
