@@ -1,0 +1,76 @@
+package bridge
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"syscall"
+	"time"
+)
+
+// DefaultNotSent is how many written bytes the kernel may hold before it has
+// sent them (our choice, by BenchmarkKernelFlow).
+const DefaultNotSent = 128 << 10
+
+// DialerConfig has the properties of the connections of a Dialer. The zero value
+// is usable.
+type DialerConfig struct {
+	// Mark is set on each packet (SO_MARK), so that policy rules can keep it out
+	// of the tunnel; it needs CAP_NET_ADMIN. Zero: none. Linux only.
+	Mark uint32
+	// NotSent is how many written bytes the kernel may hold before it has sent
+	// them (TCP_NOTSENT_LOWAT), up to one segment of 64 KiB more. It bounds what
+	// is absorbed for a server that does not read, and not the throughput: what is
+	// on its way does not count. Zero: DefaultNotSent. Linux only.
+	NotSent int
+	// HoldBuffers keeps the receive buffer at the system's start size until
+	// SetBuffers raises it, and then within the size given there. Without it the
+	// kernel tunes the size from the start. Linux 5.14 or newer.
+	HoldBuffers bool
+	// UserTimeout is how long sent data may stay unacknowledged
+	// (TCP_USER_TIMEOUT, RFC 5482), in whole milliseconds. Zero: the system's 15
+	// retransmissions. Mind that a server that does not read, but is well, is given
+	// up too. Linux only.
+	UserTimeout time.Duration
+}
+
+// dialError gives err, the answer of the system to a connection attempt, one of
+// the meanings that callers tell apart.
+func dialError(dst netip.AddrPort, err error) error {
+	return fmt.Errorf("bridge: connect to %v: %w", dst, dialMeaning(err))
+}
+
+// dialMeaning maps what connect(2) may say. Some ICMP codes come with an errno
+// of their own (icmp_err_convert in the kernel's net/ipv4/icmp.c).
+func dialMeaning(err error) error {
+	var errno syscall.Errno
+	switch {
+	case errors.Is(err, context.DeadlineExceeded):
+		return syscall.ETIMEDOUT
+	case errors.As(err, &errno):
+	case isTimeout(err):
+		return syscall.ETIMEDOUT
+	default:
+		return err
+	}
+	switch errno {
+	case syscall.ECONNRESET: // RST that crossed our SYN's acknowledgement
+		return syscall.ECONNREFUSED
+	case syscall.EHOSTDOWN, syscall.ENOPROTOOPT, syscall.EOPNOTSUPP:
+		return syscall.EHOSTUNREACH
+	case syscall.ENETDOWN, syscall.EAFNOSUPPORT:
+		return syscall.ENETUNREACH
+	case syscall.EPERM: // a local filter, or a rule of type prohibit
+		return syscall.EACCES
+	case syscall.EINVAL: // a route of type blackhole
+		return syscall.ETIMEDOUT
+	}
+	return errno
+}
+
+func isTimeout(err error) bool {
+	var ne net.Error
+	return errors.As(err, &ne) && ne.Timeout()
+}

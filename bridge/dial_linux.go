@@ -1,0 +1,245 @@
+package bridge
+
+import (
+	"context"
+	"encoding/binary"
+	"fmt"
+	"net"
+	"net/netip"
+	"strconv"
+	"sync"
+	"syscall"
+	"time"
+
+	"golang.org/x/sys/unix"
+)
+
+// Dialer opens kernel TCP connections and gives them as Streams. One goroutine,
+// started by the first Dial, serves the events of them all.
+type Dialer struct {
+	cfg DialerConfig
+
+	mu     sync.Mutex
+	poll   *poller // nil before the first Dial
+	closed bool
+}
+
+// NewDialer returns a Dialer that has opened nothing yet.
+func NewDialer(cfg DialerConfig) *Dialer {
+	if cfg.NotSent <= 0 {
+		cfg.NotSent = DefaultNotSent
+	}
+	return &Dialer{cfg: cfg}
+}
+
+// Dial connects to dst. It returns when the connection is established, has
+// failed, or ctx ends. Its errors wrap what the caller is to pass on:
+// syscall.ECONNREFUSED, EHOSTUNREACH, ENETUNREACH, EACCES (administratively
+// prohibited), ETIMEDOUT (also when ctx's deadline passed), ctx's error when it
+// was cancelled, net.ErrClosed; anything else (EMFILE, EADDRNOTAVAIL) is trouble
+// on this side. An IPv4-mapped address is dialled as IPv4.
+func (d *Dialer) Dial(ctx context.Context, dst netip.AddrPort) (Stream, error) {
+	dst = netip.AddrPortFrom(dst.Addr().Unmap(), dst.Port())
+	p, err := d.poller()
+	if err != nil {
+		return nil, dialError(dst, err)
+	}
+	s, err := d.connect(ctx, p, dst)
+	if err != nil {
+		return nil, dialError(dst, err)
+	}
+	return s, nil
+}
+
+// Close resets the connections that are left and stops the goroutine. It is
+// idempotent.
+func (d *Dialer) Close() error {
+	d.mu.Lock()
+	p := d.poll
+	d.closed = true
+	d.mu.Unlock()
+	if p == nil {
+		return nil
+	}
+	return p.close()
+}
+
+func (d *Dialer) poller() (*poller, error) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if d.closed {
+		return nil, net.ErrClosed
+	}
+	if d.poll == nil {
+		p, err := newPoller()
+		if err != nil {
+			return nil, err
+		}
+		d.poll = p
+	}
+	return d.poll, nil
+}
+
+func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*socket, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
+	sa, family, err := sockaddr(dst)
+	if err != nil {
+		return nil, err
+	}
+	fd, err := unix.Socket(family, unix.SOCK_STREAM|unix.SOCK_NONBLOCK|unix.SOCK_CLOEXEC, unix.IPPROTO_TCP)
+	if err != nil {
+		return nil, err
+	}
+	if err := d.setOptions(fd); err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	// The queue of ICMP errors tells "administratively prohibited" from
+	// "unreachable", which IPv4 gives one errno. It is only for the handshake:
+	// afterwards it would make passing errors final.
+	recvErr(fd, family, 1)
+	for {
+		// A connect that a signal interrupts goes on by itself (POSIX): what it
+		// comes to is told by the event, as with EINPROGRESS.
+		err = unix.Connect(fd, sa)
+		if err == nil || err == unix.EINPROGRESS || err == unix.EINTR {
+			break
+		}
+		unix.Close(fd)
+		return nil, err
+	}
+	s, err := p.add(fd)
+	if err != nil {
+		unix.Close(fd)
+		return nil, err
+	}
+	if err := s.waitConnected(ctx); err != nil {
+		if prohibited(fd) {
+			err = unix.EACCES
+		}
+		s.Reset()
+		return nil, err
+	}
+	recvErr(fd, family, 0)
+	s.established(&d.cfg)
+	return s, nil
+}
+
+func (d *Dialer) setOptions(fd int) error {
+	if d.cfg.Mark != 0 {
+		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.cfg.Mark)); err != nil {
+			return fmt.Errorf("set mark %#x: %w", d.cfg.Mark, err)
+		}
+	}
+	// What follows is supported by every kernel this runs on, and a connection
+	// is better without one of them than none at all.
+	// Bytes are gathered before they are written; Nagle would only add delay.
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, d.cfg.NotSent)
+	if t := d.cfg.UserTimeout; t > 0 {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(t.Milliseconds()))
+	}
+	return nil
+}
+
+// waitConnected waits for the outcome of a connect that is under way.
+func (s *socket) waitConnected(ctx context.Context) error {
+	wake := make(chan struct{}, 1)
+	s.SetNotify(func(_, _, _ bool) {
+		select {
+		case wake <- struct{}{}:
+		default:
+		}
+	})
+	defer s.SetNotify(nil)
+	for {
+		if err := s.connectError(); err != nil {
+			return err
+		}
+		if _, err := unix.Getpeername(s.fd); err == nil {
+			return nil
+		}
+		select {
+		case <-wake:
+		case <-ctx.Done():
+			return ctx.Err()
+		case <-s.p.stop:
+			return net.ErrClosed
+		}
+	}
+}
+
+func recvErr(fd, family, on int) {
+	// Without it the errno is all there is.
+	if family == unix.AF_INET {
+		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, on)
+		return
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, on)
+}
+
+// prohibited reports whether an ICMP error of the connection attempt says
+// "administratively prohibited": codes 9, 10 and 13 of type 3 (RFC 1812
+// section 5.2.7.1), codes 1, 5 and 6 of ICMPv6 type 1 (RFC 4443 section 3.1).
+func prohibited(fd int) bool {
+	var data [64]byte
+	var oob [256]byte
+	for range 8 { // the queue is short, and this loop bounded
+		_, n, _, _, err := unix.Recvmsg(fd, data[:], oob[:], unix.MSG_ERRQUEUE|unix.MSG_DONTWAIT)
+		if err != nil {
+			return false
+		}
+		msgs, err := unix.ParseSocketControlMessage(oob[:n])
+		if err != nil {
+			return false
+		}
+		for _, m := range msgs {
+			// struct sock_extended_err: errno (4), origin, type, code.
+			if len(m.Data) < 8 || binary.NativeEndian.Uint32(m.Data) == 0 {
+				continue
+			}
+			switch origin, typ, code := m.Data[4], m.Data[5], m.Data[6]; {
+			case origin == unix.SO_EE_ORIGIN_ICMP && typ == 3 && (code == 9 || code == 10 || code == 13):
+				return true
+			case origin == unix.SO_EE_ORIGIN_ICMP6 && typ == 1 && (code == 1 || code == 5 || code == 6):
+				return true
+			}
+		}
+	}
+	return false
+}
+
+func sockaddr(dst netip.AddrPort) (unix.Sockaddr, int, error) {
+	addr := dst.Addr()
+	switch {
+	case addr.Is4():
+		return &unix.SockaddrInet4{Port: int(dst.Port()), Addr: addr.As4()}, unix.AF_INET, nil
+	case addr.Is6():
+		sa := &unix.SockaddrInet6{Port: int(dst.Port()), Addr: addr.As16()}
+		if zone := addr.Zone(); zone != "" {
+			id, err := zoneID(zone)
+			if err != nil {
+				return nil, 0, err
+			}
+			sa.ZoneId = id
+		}
+		return sa, unix.AF_INET6, nil
+	}
+	return nil, 0, fmt.Errorf("no address: %w", syscall.EHOSTUNREACH)
+}
+
+func zoneID(zone string) (uint32, error) {
+	if n, err := strconv.ParseUint(zone, 10, 32); err == nil {
+		return uint32(n), nil
+	}
+	ifi, err := net.InterfaceByName(zone)
+	if err != nil {
+		return 0, fmt.Errorf("zone %q: %w", zone, syscall.ENETUNREACH)
+	}
+	return uint32(ifi.Index), nil
+}
+
+// seconds rounds d up to whole seconds, at least one.
+func seconds(d time.Duration) int { return max(1, int((d+time.Second-1)/time.Second)) }
