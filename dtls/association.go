@@ -1,0 +1,189 @@
+package dtls
+
+import (
+	"net/netip"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// path is where an association's records go.
+type path struct {
+	remote netip.AddrPort
+	// local is the address to send from; the zero Addr leaves it to the kernel.
+	local netip.Addr
+}
+
+// Association is one keyed DTLS relation with an authenticated peer. All
+// methods are safe for concurrent use.
+type Association struct {
+	w        *worker
+	identity Identity
+	isClient bool
+	suite    Suite
+	limits   Limits
+	since    time.Time
+	// random is the client's random, by which a late copy of its ClientHello is
+	// known.
+	random [32]byte
+
+	// Outbound.
+	sealing  protector
+	number   atomic.Uint64 // next record number
+	outBytes atomic.Uint64
+	path     atomic.Pointer[path]
+
+	// Inbound. mu is held by the goroutine that delivers to the association,
+	// from the first record of a run until the run has been handed over, and
+	// makes the calls of Events for it follow one another.
+	mu       sync.Mutex
+	opening  protector
+	window   window
+	scratch  scratch
+	in       inbound
+	localCID uint64 // 0 when the peer sends plain records
+	// lastFlight is what the handshake library sent last, to be repeated byte
+	// for byte; nil on a client.
+	lastFlight   [][]byte
+	lastFlightAt time.Time
+	lastWarning  time.Time
+
+	// key is the route that leads here and grace ends a replaced association;
+	// both belong to w.mu.
+	key   tuple
+	grace *time.Timer
+
+	// published copies of in, for Info.
+	inRecords, inBytes, replays, failures atomic.Uint64
+
+	closed atomic.Bool
+	err    error // valid once done is closed or closed is seen under mu
+	errMu  sync.Mutex
+	done   chan struct{}
+}
+
+// inbound counts what was received; it belongs to the holder of mu.
+type inbound struct{ records, bytes, replays, failures uint64 }
+
+// Info describes an association.
+type Info struct {
+	// Suite is the cipher suite.
+	Suite Suite
+	// Client says that this side dialled.
+	Client bool
+	// LocalCID and RemoteCID are the lengths in bytes of the Connection IDs in
+	// received and in sent records; 0 means plain records.
+	LocalCID, RemoteCID int
+	// Established is when the handshake completed.
+	Established time.Time
+	// RecordsOut and BytesOut count sealed records and all their bytes. They
+	// approach Limits.
+	RecordsOut, BytesOut uint64
+	// RecordsIn and BytesIn count records that were authentic and new, and all
+	// their bytes.
+	RecordsIn, BytesIn uint64
+	// Replays and OpenFailures count records that were seen before (or too
+	// old), and records that failed authentication.
+	Replays, OpenFailures uint64
+	// Limits are those in force.
+	Limits Limits
+}
+
+// Identity is what the peer proved.
+func (a *Association) Identity() Identity { return a.identity }
+
+// Remote is the peer's present address.
+func (a *Association) Remote() netip.AddrPort { return a.path.Load().remote }
+
+// Local is the address of this side; its IP address is unspecified when the
+// kernel chooses it.
+func (a *Association) Local() netip.AddrPort {
+	l := a.w.sock.LocalAddr()
+	if p := a.path.Load(); p.local.IsValid() {
+		return netip.AddrPortFrom(p.local, l.Port())
+	}
+	return l
+}
+
+// Info describes the association as it is now.
+func (a *Association) Info() Info {
+	i := Info{
+		Suite: a.suite, Client: a.isClient, RemoteCID: len(a.sealing.cid), LocalCID: len(a.opening.cid),
+		Established: a.since, Limits: a.limits,
+		RecordsOut: a.number.Load() - firstNumber, BytesOut: a.outBytes.Load(),
+		RecordsIn: a.inRecords.Load(), BytesIn: a.inBytes.Load(),
+		Replays: a.replays.Load(), OpenFailures: a.failures.Load(),
+	}
+	return i
+}
+
+// Overhead is what a record adds before and after its plaintext, in bytes. It
+// does not change.
+func (a *Association) Overhead() (head, tail int) { return a.sealing.head(), a.sealing.tail() }
+
+// Done is closed when the association has ended and Events.Closed returned.
+func (a *Association) Done() <-chan struct{} { return a.done }
+
+// Err is the reason of the end, nil while the association lives.
+func (a *Association) Err() error {
+	a.errMu.Lock()
+	defer a.errMu.Unlock()
+	return a.err
+}
+
+// CloseNotify ends the association with ErrClosedLocally; see Close.
+func (a *Association) CloseNotify() error { return a.Close(nil) }
+
+// Close ends the association: it sends a close_notify, and Events.Closed is
+// called with reason, which defaults to ErrClosedLocally, from another
+// goroutine. A dialled association closes its socket. Later calls do nothing.
+// It does not wait; see Done.
+func (a *Association) Close(reason error) error {
+	if reason == nil {
+		reason = ErrClosedLocally
+	}
+	a.end(reason, AlertCloseNotify, true)
+	return nil
+}
+
+// end ends the association once, with an alert to the peer if notify is set.
+// It may be called with mu held.
+func (a *Association) end(reason error, alert Alert, notify bool) {
+	a.errMu.Lock()
+	if a.err != nil {
+		a.errMu.Unlock()
+		return
+	}
+	a.err = reason
+	a.errMu.Unlock()
+	if notify {
+		a.sendAlert(alert)
+	}
+	a.closed.Store(true)
+	// The holder of mu may be our caller, and Closed must wait for it.
+	go a.finish(reason)
+}
+
+// finish forgets the association and reports its end. Its goroutine is counted
+// in the worker's wait group since the association was established.
+func (a *Association) finish(reason error) {
+	e := a.w.e
+	a.mu.Lock()
+	a.w.forget(a)
+	a.lastFlight = nil
+	a.mu.Unlock()
+	if a.w.dialed {
+		_ = a.w.sock.Close() // nothing can be done about an error, and the association is gone
+		<-a.w.ended
+	}
+	if !a.isClient {
+		e.accepted.Add(-1)
+	}
+	e.count.closed.Add(1)
+	e.events.Closed(a, reason)
+	close(a.done)
+	a.w.wg.Done()
+	if a.w.dialed {
+		e.leave(a.w)
+	}
+}
