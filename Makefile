@@ -20,7 +20,9 @@ FUZZ        ?= .
 # Tests by name: make test RUN=TestHalfClose
 RUN         ?=
 # FULL=1: every row of make bench.
+# FULL=1: every row of make bench. KEEP=1: leave make demo running.
 FULL        ?=
+KEEP        ?=
 
 BUILDFLAGS  := -trimpath -ldflags '-s -w -X main.version=$(VERSION)'
 # The packages of the product: all but the end-to-end programs.
@@ -34,9 +36,9 @@ build: ## build bin/tougw, one static binary
 	CGO_ENABLED=0 $(GO) build $(BUILDFLAGS) -o bin/tougw ./cmd/tougw
 
 .PHONY: demo
-demo: need-net build ## show the whole path: five namespaces, two gateways, real traffic (root, 2 minutes)
+demo: need-net build ## show the whole path: five namespaces, two gateways, real traffic (root, a minute; KEEP=1 leaves it running)
 	@$(GO) build -o bin/demo ./test/demo
-	@exec bin/demo -tougw bin/tougw
+	@exec bin/demo -tougw bin/tougw $(if $(KEEP),-keep)
 
 .PHONY: bench
 bench: need-net build ## throughput and latency beside plain routing and wireguard-go (root, under 20 minutes; FULL=1 for every row)

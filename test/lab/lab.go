@@ -62,13 +62,14 @@ func (l *Lab) Close() error {
 	l.daemons, l.processes, l.logs = nil, nil, nil
 	l.mu.Unlock()
 
-	var errs []error
-	for _, d := range daemons {
-		errs = append(errs, d.Stop(), d.inspect())
-	}
+	// Programs first: a daemon would wait for their flows to end.
 	for _, p := range processes {
 		p.Kill()
 		<-p.Done()
+	}
+	var errs []error
+	for _, d := range daemons {
+		errs = append(errs, d.Stop(), d.inspect())
 	}
 	errs = append(errs, l.Net.Close())
 	for _, f := range logs {
