@@ -19,7 +19,6 @@ FUZZTIME    ?= 20s
 FUZZ        ?= .
 # Tests by name: make test RUN=TestHalfClose
 RUN         ?=
-# FULL=1: every row of make bench.
 # FULL=1: every row of make bench. KEEP=1: leave make demo running.
 FULL        ?=
 KEEP        ?=
