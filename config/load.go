@@ -121,7 +121,7 @@ func (d *decoder) document(content []byte) *yaml.Node {
 		d.yamlError(content, err)
 		return nil
 	}
-	if len(doc.Content) != 1 {
+	if len(doc.Content) != 1 || doc.Content[0].ShortTag() == "!!null" {
 		d.syntax(1, 1, "the file is empty")
 		return nil
 	}

@@ -79,11 +79,23 @@ func (d *decoder) integer(s *scalar, def, lo, hi int) int {
 	if !s.ok() {
 		return def
 	}
-	if s.node.ShortTag() != "!!int" {
+	if !isInteger(s) {
 		d.errorf(&s.at, "wants a whole number, not %s", describe(s.node))
 		return def
 	}
 	return d.number(s, def, lo, hi)
+}
+
+// isInteger reports whether s is a whole number of any size. YAML takes one
+// that has too many digits for a fraction.
+func isInteger(s *scalar) bool {
+	switch s.node.ShortTag() {
+	case "!!int":
+		return true
+	case "!!float":
+		return strings.Trim(s.node.Value, "+-0123456789") == ""
+	}
+	return false
 }
 
 func (d *decoder) number(s *scalar, def, lo, hi int) int {
@@ -108,7 +120,7 @@ func (d *decoder) autoInteger(s *scalar, lo, hi int) int {
 	if !s.ok() || s.node.ShortTag() == "!!str" && s.node.Value == "auto" {
 		return 0
 	}
-	if s.node.ShortTag() != "!!int" {
+	if !isInteger(s) {
 		hint := ""
 		if s.node.ShortTag() == "!!str" {
 			hint = didYouMean(s.node.Value, []string{"auto"})
@@ -262,7 +274,7 @@ func parseAddrPort(s string, bare bool) (netip.AddrPort, string) {
 	addr, err := netip.ParseAddr(strings.TrimSuffix(strings.TrimPrefix(host, "["), "]"))
 	switch {
 	case err != nil:
-		return netip.AddrPort{}, fmt.Sprintf("is not at an IP address (names are not resolved): %s", addrFault(host))
+		return netip.AddrPort{}, fmt.Sprintf("is not at an IP address (names are not resolved): %s is not one", quote(host))
 	case addr.Is6() && !bracketed:
 		return netip.AddrPort{}, fmt.Sprintf("needs brackets; write \"[%s]:%d\"", host, port)
 	case addr.Is4() && host != addr.String():
@@ -271,11 +283,6 @@ func parseAddrPort(s string, bare bool) (netip.AddrPort, string) {
 		return netip.AddrPort{}, fmt.Sprintf("is an IPv4 address in IPv6 form; write \"%s:%d\"", addr.Unmap(), port)
 	}
 	return netip.AddrPortFrom(addr, port), ""
-}
-
-// addrFault says shortly what keeps host from being an address.
-func addrFault(host string) string {
-	return quote(host) + " is not one"
 }
 
 // prefix returns an address prefix. With host set, the address may have bits
@@ -308,11 +315,8 @@ func (d *decoder) prefix(s *scalar, host bool) (netip.Prefix, bool) {
 // prefixFault says which half of a prefix is wrong.
 func prefixFault(v string) string {
 	host, bits, ok := strings.Cut(v, "/")
-	if !ok {
-		return addrFault(v)
-	}
 	addr, err := netip.ParseAddr(host)
-	if err != nil {
+	if err != nil || !ok {
 		return quote(host) + " is not an IP address"
 	}
 	return fmt.Sprintf("the length %s is not in 0 to %d", quote(bits), addr.BitLen())
