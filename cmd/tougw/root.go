@@ -38,8 +38,11 @@ they travel as TCP over UDP in GUE, protected by DTLS.`,
 	}
 	root.CompletionOptions.HiddenDefaultCmd = true
 	root.AddCommand(
+		newRun(),
 		newCheck(),
 		newKeygen(),
+		newStatus(),
+		newFlows(),
 		newVersion(),
 	)
 	asGroup(root)

@@ -45,12 +45,7 @@ func newVersion() *cobra.Command {
 
 // writeVersion prints one line per item. version and commit win over info.
 func writeVersion(w io.Writer, version, commit string, info *debug.BuildInfo) error {
-	if version == "" {
-		version = info.Main.Version
-	}
-	if version == "" {
-		version = "(devel)"
-	}
+	version = orModule(version, info)
 	if commit == "" {
 		commit = vcsCommit(info)
 	}
@@ -84,4 +79,24 @@ func vcsCommit(info *debug.BuildInfo) string {
 		}
 	}
 	return revision + modified
+}
+
+// orModule returns version, or that of the module when it is empty.
+func orModule(version string, info *debug.BuildInfo) string {
+	switch {
+	case version != "":
+		return version
+	case info.Main.Version != "":
+		return info.Main.Version
+	}
+	return "(devel)"
+}
+
+// shortVersion is the version alone, for status and logs.
+func shortVersion() string {
+	info, ok := debug.ReadBuildInfo()
+	if !ok {
+		info = new(debug.BuildInfo)
+	}
+	return orModule(version, info)
 }

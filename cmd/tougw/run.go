@@ -1,0 +1,124 @@
+package main
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/signal"
+	"syscall"
+	"time"
+
+	"github.com/coreos/go-systemd/v22/daemon"
+	"github.com/spf13/cobra"
+
+	"github.com/tougw/tougw/config"
+	"github.com/tougw/tougw/gateway"
+)
+
+// drainTimeout is how long a daemon that was asked to stop lets flows end by
+// themselves. A second signal ends the wait.
+const drainTimeout = 5 * time.Second
+
+// newRun returns `tougw run`.
+func newRun() *cobra.Command {
+	var file string
+	cmd := &cobra.Command{
+		Use:   "run -c FILE",
+		Short: "Run the daemon in the foreground",
+		Long: `run reads a configuration file, as check does, and carries flows until it gets
+SIGINT or SIGTERM. Then it opens no new flows, lets those that exist end for up
+to 5 seconds, and removes everything that it added to the host. A second signal
+ends the wait. Logs are on stderr.`,
+		Args: exactly(),
+		RunE: func(cmd *cobra.Command, _ []string) error {
+			if err := needConfig(cmd, file); err != nil {
+				return err
+			}
+			return run(cmd, file)
+		},
+	}
+	addConfigFlag(cmd, &file)
+	return cmd
+}
+
+func run(cmd *cobra.Command, file string) error {
+	cfg, err := config.Load(file)
+	if err != nil {
+		return err
+	}
+	log := newLogger(cmd, cfg)
+	for _, w := range cfg.Warnings {
+		log.Warn("configuration", "remark", w.Error())
+	}
+	ctx, stop := stopOnSignal(cmd.Context(), log)
+	defer stop()
+	g, err := gateway.New(cfg, gateway.Options{
+		Logger: log, Version: shortVersion(), DrainTimeout: drainTimeout, Ready: func() { notify(log, daemon.SdNotifyReady) },
+	})
+	if err != nil {
+		return err
+	}
+	err = g.Run(ctx)
+	if ctx.Err() != nil {
+		notify(log, daemon.SdNotifyStopping)
+	}
+	return err
+}
+
+// notify tells the service manager, if there is one.
+func notify(log *slog.Logger, state string) {
+	if _, err := daemon.SdNotify(false, state); err != nil {
+		log.Warn("service manager not notified", "state", state, "err", err)
+	}
+}
+
+// stopOnSignal ends the context on the first SIGINT or SIGTERM. The second one
+// ends the process, as if there were no handler.
+func stopOnSignal(parent context.Context, log *slog.Logger) (context.Context, context.CancelFunc) {
+	ctx, cancel := context.WithCancel(parent)
+	ch := make(chan os.Signal, 1)
+	signal.Notify(ch, syscall.SIGINT, syscall.SIGTERM)
+	go func() {
+		select {
+		case s := <-ch:
+			log.Info("signal", "signal", s)
+			notify(log, daemon.SdNotifyStopping)
+			signal.Stop(ch)
+			cancel()
+		case <-ctx.Done():
+		}
+	}()
+	return ctx, func() { signal.Stop(ch); cancel() }
+}
+
+func newLogger(cmd *cobra.Command, cfg *config.Config) *slog.Logger {
+	opts := &slog.HandlerOptions{Level: cfg.Log.Level}
+	if cfg.Log.Format == config.FormatJSON {
+		return slog.New(slog.NewJSONHandler(cmd.ErrOrStderr(), opts))
+	}
+	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), opts))
+}
+
+// errNoSocket says that a configuration has no admin socket.
+var errNoSocket = errors.New("the configuration has no admin socket")
+
+// adminSocket finds the socket that a command asks: --socket, the one of -c, or
+// the only one in the run directory.
+func adminSocket(socket, file, dir string, find func(string) (string, error)) (string, error) {
+	switch {
+	case socket != "":
+		return socket, nil
+	case file != "":
+		cfg, err := config.Load(file)
+		if err != nil {
+			return "", err
+		}
+		if cfg.Admin.Socket == "" {
+			return "", fmt.Errorf("%s: %w", file, errNoSocket)
+		}
+		return cfg.Admin.Socket, nil
+	}
+	return find(dir)
+}
