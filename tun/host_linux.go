@@ -20,6 +20,10 @@ import (
 // choosing their rule priorities, which takes them milliseconds.
 const slotPatience = 10 * time.Second
 
+// addressPatience is how long an Open waits for the kernel to take up the
+// device's addresses, which takes it milliseconds.
+const addressPatience = 3 * time.Second
+
 // host owns what is changed outside of the device itself, and the journal of
 // it. It is set up and closed by one goroutine. All of it belongs to the
 // network namespace in which it was made, whatever thread later closes it.
@@ -54,7 +58,7 @@ func newHost(c Config) (_ *host, err error) {
 		err = s.checkFree(c.Name)
 	}
 	if err != nil {
-		return nil, errors.Join(err, s.close())
+		return nil, s.close(err)
 	}
 	return s, nil
 }
@@ -122,7 +126,7 @@ func (s *host) checkFree(name string) error {
 
 // start opens the device and sets up the host for it. After an error, close
 // takes back what was done.
-func (s *host) start(c Config, mtu func(Capabilities) int) (o *opened, err error) {
+func (s *host) start(c Config, mtu func(Capabilities) int) (_ *opened, err error) {
 	lock, err := lockFile(filepath.Join(c.RunDir, "slots.lock"), slotPatience)
 	if err != nil {
 		return nil, err
@@ -151,7 +155,7 @@ func (s *host) start(c Config, mtu func(Capabilities) int) (o *opened, err error
 	if err := s.ledger.write(&s.journal); err != nil {
 		return nil, err
 	}
-	o, err = openBackend(s.h, c, openNetlink, openWater)
+	o, err := openBackend(s.h, c, openNetlink, openWater)
 	if err != nil {
 		return nil, err
 	}
@@ -202,6 +206,30 @@ func (s *host) setUp(c Config, mtu int) error {
 	}
 	if err := s.h.LinkSetUp(link); err != nil {
 		return fmt.Errorf("tun: bring up %s: %w", c.Name, err)
+	}
+	return s.awaitAddresses(c)
+}
+
+// awaitAddresses waits until the kernel takes packets for the device's
+// addresses. For IPv6 a worker of the kernel sees to that some time after the
+// request was answered, duplicate address detection or not.
+func (s *host) awaitAddresses(c Config) error {
+	deadline := time.Now().Add(addressPatience)
+	for _, p := range c.Addresses {
+		for {
+			r, err := s.lookup(p.Addr(), 0, false)
+			if err != nil {
+				return err
+			}
+			if r != nil && r.Type == unix.RTN_LOCAL {
+				break
+			}
+			if time.Now().After(deadline) {
+				s.log.Warn("the kernel does not take packets for an address yet", "address", p.Addr())
+				break
+			}
+			time.Sleep(time.Millisecond)
+		}
 	}
 	return nil
 }
@@ -325,9 +353,9 @@ func (s *host) release() error {
 	return errors.Join(errs...)
 }
 
-// close takes back what is left and ends the journal, which stays when
-// something could not be undone, now or by whoever called release before and
-// got the error clean.
+// close takes back what is left, ends the journal and gives up the name. The
+// journal stays when something could not be undone, here or before, where
+// the caller got the errors that it passes; they are part of the result.
 func (s *host) close(before ...error) error {
 	err := errors.Join(append(before, s.release())...)
 	if err == nil {

@@ -46,9 +46,8 @@ func captureAll(dir string, b Backend) Config {
 	}
 }
 
-// startHelper runs the helper in the namespace of the calling thread until it
-// has opened its device.
-func startHelper(t *testing.T, dir string, b Backend) *exec.Cmd {
+// helper prepares the helper to run in the namespace of the calling thread.
+func helper(t *testing.T, dir string, b Backend) *exec.Cmd {
 	t.Helper()
 	exe, err := os.Executable()
 	if err != nil {
@@ -59,6 +58,13 @@ func startHelper(t *testing.T, dir string, b Backend) *exec.Cmd {
 	if _, err := cmd.StdinPipe(); err != nil {
 		t.Fatal(err)
 	}
+	return cmd
+}
+
+// startHelper runs the helper until it has opened its device.
+func startHelper(t *testing.T, dir string, b Backend) *exec.Cmd {
+	t.Helper()
+	cmd := helper(t, dir, b)
 	out, err := cmd.StdoutPipe()
 	if err != nil {
 		t.Fatal(err)
