@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"sync"
 	"syscall"
+	"time"
 
 	"golang.org/x/time/rate"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
@@ -80,6 +81,7 @@ type Edge struct {
 	stack    *stack.Stack // from Run on
 	fwd      *tcp.Forwarder
 	handlers sync.WaitGroup
+	patience time.Duration // with one SYN
 
 	mu      sync.Mutex
 	running bool
@@ -113,10 +115,11 @@ func NewEdge(cfg EdgeConfig, dev Device) (*Edge, error) {
 	}
 	e := &Edge{
 		cfg: cfg, dev: dev, mtu: mtu,
-		tx:      make([]txQueue, queues),
-		icmp:    rate.NewLimiter(icmpRate, icmpBurst),
-		pending: make(map[stack.TransportEndpointID]*Pending),
-		sources: make(map[netip.Addr]int),
+		tx:       make([]txQueue, queues),
+		icmp:     rate.NewLimiter(icmpRate, icmpBurst),
+		patience: minPatience,
+		pending:  make(map[stack.TransportEndpointID]*Pending),
+		sources:  make(map[netip.Addr]int),
 	}
 	e.link = &link{
 		mtu: uint32(mtu),
@@ -239,7 +242,7 @@ func (e *Edge) admit(key stack.TransportEndpointID, pkt *stack.PacketBuffer) (p 
 		e.stats.dropPendingSource.Add(1)
 		return nil, false
 	}
-	p = newPending(e, e.stack, key)
+	p = newPending(e, e.stack, key, e.patience)
 	ip, th := pkt.NetworkHeader().Slice(), pkt.TransportHeader().Slice()
 	p.quote = append(append(make([]byte, 0, len(ip)+len(th)), ip...), th...)
 	e.pending[key] = p

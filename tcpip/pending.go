@@ -23,10 +23,10 @@ const (
 )
 
 // patience gives how long to wait for another SYN when the last two came gap
-// apart. Openers double their interval (RFC 6298 section 5.5); a half more is
-// for delay on the way.
-func patience(gap time.Duration) time.Duration {
-	return min(max(gap*5/2, minPatience), maxPatience)
+// apart, at least least. Openers double their interval (RFC 6298 section 5.5);
+// half a gap more is for delay on the way.
+func patience(gap, least time.Duration) time.Duration {
+	return min(max(gap*5/2, least), maxPatience)
 }
 
 // Pending is a SYN whose handshake waits for the far side. Exactly one of
@@ -38,7 +38,8 @@ type Pending struct {
 	key      stack.TransportEndpointID
 	src, dst netip.AddrPort
 	session  uint64
-	quote    []byte // headers of the SYN, for an ICMP error; edge only
+	least    time.Duration // patience at least
+	quote    []byte        // headers of the SYN, for an ICMP error; edge only
 	done     chan struct{}
 
 	mu      sync.Mutex
@@ -69,10 +70,10 @@ type pendingHost interface {
 	refuse(p *Pending, reason syscall.Errno) bool
 }
 
-func newPending(h pendingHost, s *stack.Stack, key stack.TransportEndpointID) *Pending {
-	p := &Pending{host: h, stack: s, key: key, done: make(chan struct{}), lastSYN: time.Now()}
+func newPending(h pendingHost, s *stack.Stack, key stack.TransportEndpointID, least time.Duration) *Pending {
+	p := &Pending{host: h, stack: s, key: key, least: least, done: make(chan struct{}), lastSYN: time.Now()}
 	p.dst, p.src = ends(key)
-	p.timer = time.AfterFunc(minPatience, func() { p.end(syscall.ETIMEDOUT) })
+	p.timer = time.AfterFunc(least, func() { p.end(syscall.ETIMEDOUT) })
 	return p
 }
 
@@ -110,7 +111,7 @@ func (p *Pending) again() bool {
 	defer p.mu.Unlock()
 	now := time.Now()
 	if p.state == pendingOpen {
-		p.timer.Reset(patience(now.Sub(p.lastSYN)))
+		p.timer.Reset(patience(now.Sub(p.lastSYN), p.least))
 		p.lastSYN = now
 	}
 	return p.req != nil

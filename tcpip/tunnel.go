@@ -104,6 +104,7 @@ type Tunnel struct {
 	stats tunnelStats
 
 	handlers sync.WaitGroup
+	patience time.Duration // with one SYN
 
 	mu      sync.Mutex
 	closed  bool
@@ -128,7 +129,7 @@ func NewTunnel(cfg TunnelConfig, out func(segs []*Segment)) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session)}
+	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session), patience: minPatience}
 	t.link = &link{
 		mtu: uint32(cfg.MTU),
 		// The pseudo-headers of the two ends differ: checksums are made and
@@ -304,7 +305,7 @@ func (t *Tunnel) unknown(key stack.TransportEndpointID, pkt *stack.PacketBuffer)
 		t.stats.dropNotAdmitted.Add(1)
 		return true
 	}
-	p := newPending(t, t.stack, key)
+	p := newPending(t, t.stack, key, t.patience)
 	p.session = id
 	t.live[id] = session{p: p}
 	t.pending++
