@@ -6,9 +6,11 @@ import (
 	"encoding/hex"
 	"fmt"
 	"io"
+	"maps"
 	"math/rand/v2"
 	"os"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -88,10 +90,9 @@ func (d *demo) namespaces(ctx context.Context) error {
 table inet demo {
 	chain forward {
 		type filter hook forward priority 10
-		udp sport %[1]d counter comment "tunnel"
-		udp dport %[1]d counter comment "tunnel"
-		udp sport != %[1]d udp dport != %[1]d counter comment "other"
-		meta l4proto != udp counter comment "other"
+		udp sport %[1]d counter accept comment "tunnel"
+		udp dport %[1]d counter accept comment "tunnel"
+		counter comment "other"
 	}
 }`, lab.Port))
 }
@@ -220,8 +221,8 @@ func (d *demo) wire(ctx context.Context) error {
 	}
 	d.out.line("%d packets captured, %d of them ARP and neighbour discovery", packets, report.Neighbour)
 	d.out.line("the other %d are UDP, port %d, and hold %d DTLS 1.2 records and nothing else:", report.Datagrams, lab.Port, report.TotalRecords())
-	for kind, n := range report.Records {
-		d.out.line("  %9d  %s", n, wire.TypeName(kind))
+	for _, kind := range slices.Sorted(maps.Keys(report.Records)) {
+		d.out.line("  %9d  %s", report.Records[kind], wire.TypeName(kind))
 	}
 	if missed > 0 {
 		d.out.line("(tcpdump was too slow for %d more; the Internet's own counters see every packet)", missed)
@@ -295,7 +296,7 @@ func (d *demo) ask(ctx context.Context) error {
 	return d.counters(ctx)
 }
 
-var counted = regexp.MustCompile(`counter packets (\d+) bytes (\d+) comment "(\w+)"`)
+var counted = regexp.MustCompile(`counter packets (\d+) bytes (\d+) (?:accept )?comment "(\w+)"`)
 
 // counters compares what the Internet forwarded: the tunnel and nothing else.
 func (d *demo) counters(ctx context.Context) error {
