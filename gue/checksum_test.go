@@ -151,6 +151,14 @@ func TestInnerForms(t *testing.T) {
 			t.Errorf("%s: %v, want %v", c.what, got, c.want)
 		}
 	}
+	// a UDP checksum that comes out as zero is sent as ones: the sum of the
+	// addresses that arrived is taken away from a checksum that equals it
+	zero := append([]byte{}, udp...)
+	binary.BigEndian.PutUint16(zero[6:], addressSum(&outer4))
+	correctNAT(0xffff, &outer4, ProtoUDP, zero)
+	if got := binary.BigEndian.Uint16(zero[6:]); got != 0xffff {
+		t.Errorf("checksum %#x, want ones", got)
+	}
 	// a UDP datagram without checksum stays without one behind NAT
 	correctNAT(0x1234, &outer4, ProtoUDP, udp)
 	if udp[6] != 0 || udp[7] != 0 {

@@ -359,3 +359,42 @@ func TestReceiveReused(t *testing.T) {
 		}
 	}
 }
+
+// TestZeroChecksum tries a zero outer UDP checksum with each shelter that the
+// drafts give it.
+func TestZeroChecksum(t *testing.T) {
+	packet := ipv4Packet(40)
+	s, err := NewSender(SenderConfig{Profile: ProfileTougw})
+	if err != nil {
+		t.Fatal(err)
+	}
+	r, err := NewReceiver(strict())
+	if err != nil {
+		t.Fatal(err)
+	}
+	out := outer6
+	out.Checksum = ChecksumZero
+	var m Message
+	if drop := r.Receive(epoch, &out, bytes.Clone(packet), &m); drop != DropZeroChecksum {
+		t.Errorf("variant 1 over IPv6: %v", drop)
+	}
+	for _, c := range []struct {
+		has  Fields
+		want Drop
+	}{
+		{0, DropZeroChecksum},
+		{FieldChecksum, DropNone},
+		{FieldAltChecksum, DropZeroChecksum},
+		{FieldChecksum | FieldNATChecksum, DropUnverified},
+		{FieldChecksum | FieldRemoteChecksum, DropUnverified},
+	} {
+		h := Header{ProtoCtype: ProtoIPv4, Has: c.has}
+		b := append(make([]byte, h.Len()), packet...)
+		if _, err := s.Seal(&out, &h, b); err != nil {
+			t.Fatal(err)
+		}
+		if drop := r.Receive(epoch, &out, b, &m); drop != c.want {
+			t.Errorf("fields %#x: %v, want %v", c.has, drop, c.want)
+		}
+	}
+}
