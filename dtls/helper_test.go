@@ -1,6 +1,7 @@
 package dtls
 
 import (
+	"bytes"
 	"context"
 	"crypto"
 	"crypto/ecdsa"
@@ -10,6 +11,7 @@ import (
 	"crypto/tls"
 	"crypto/x509"
 	"crypto/x509/pkix"
+	"fmt"
 	"math/big"
 	"net/netip"
 	"slices"
@@ -216,6 +218,43 @@ type world struct {
 	clientEvents   *recorder
 	serverSock     *memSock
 	dial           DialParams
+	numbers        numbers
+}
+
+// numbers checks what is on the wire: no record number is used for two
+// different records in one direction of one association.
+type numbers struct {
+	mu   sync.Mutex
+	seen map[string][]byte
+}
+
+func (n *numbers) see(t testing.TB, from, to netip.AddrPort, b []byte) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.seen == nil {
+		n.seen = map[string][]byte{}
+	}
+	for len(b) >= headerLen {
+		h, l, drop := parseHeader(b)
+		if drop != numDrops {
+			return // another length of Connection ID
+		}
+		if h.epoch == 1 {
+			key := fmt.Sprint(from, to, h.cid, h.seq)
+			if old, ok := n.seen[key]; ok && !bytes.Equal(old, b[:l]) {
+				t.Errorf("number %d from %v used for two records", h.seq, from)
+			}
+			n.seen[key] = b[:l]
+		}
+		b = b[l:]
+	}
+}
+
+// forget is for tests that make another association on the same addresses.
+func (n *numbers) forget() {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.seen = nil
 }
 
 var testPSK = []byte("0123456789abcdef0123456789abcdef")
@@ -234,6 +273,7 @@ func newWorld(t testing.TB, edit func(w *world)) *world {
 	w.clientConfig.Certificate = w.ca.issue(t, "Laptop-7", false, nil)
 	w.dial = DialParams{ServerName: "edge"}
 	w.serverEvents, w.clientEvents = newRecorder(t), newRecorder(t)
+	w.net.tap = func(from, to netip.AddrPort, b []byte) { w.numbers.see(t, from, to, b) }
 	if edit != nil {
 		edit(w)
 	}

@@ -1,0 +1,325 @@
+package dtls
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net/netip"
+	"slices"
+	"syscall"
+	"testing"
+	"time"
+)
+
+// TestRestartedClient connects again from the same address while the server has
+// an association with it: the old one is untouched until the new one is
+// authenticated. Then it ends, or lives on by its Connection ID.
+func TestRestartedClient(t *testing.T) {
+	for _, cid := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cid=%v", cid), func(t *testing.T) {
+			w := newWorld(t, func(w *world) {
+				w.clientConfig.ConnectionID = cid
+				w.serverConfig.ReplaceGrace = 300 * time.Millisecond
+				w.clientConfig.FlightInterval = 20 * time.Millisecond
+			})
+			c1, s1 := w.pair()
+			w.alive(c1, s1)
+			old := w.net.socks[netip.MustParseAddrPort(clientAddr)]
+
+			// Both clients use the same address; the server's datagrams reach
+			// both sockets, as if the old process were still there to watch.
+			twin := w.net.socket(clientAddr)
+			w.net.setFilter(func(from, to netip.AddrPort, b []byte) bool {
+				if to == old.addr {
+					old.push(from, b)
+				}
+				return true
+			})
+			w.numbers.forget()
+			w.net.mu.Lock()
+			w.net.tap = nil // two clients number records from one address
+			w.net.mu.Unlock()
+
+			// A handshake that fails to authenticate changes nothing.
+			ev := newRecorder(t)
+			bad := w.clientConfig
+			bad.Certificate = newAuthority(t).issue(t, "laptop-7", false, nil)
+			e, err := New(bad, ev)
+			check(t, err)
+			if _, err := e.Dial(context.Background(), twin, w.serverSock.addr, w.dial); err == nil {
+				t.Fatal("connected")
+			}
+			check(t, e.Close())
+			w.net.mu.Lock()
+			w.net.socks[old.addr] = old
+			w.net.mu.Unlock()
+			w.net.setFilter(nil)
+			w.alive(c1, s1)
+
+			// One that authenticates takes the address.
+			twin = w.net.socket(clientAddr)
+			w.net.setFilter(func(from, to netip.AddrPort, b []byte) bool {
+				if to == old.addr {
+					old.push(from, b)
+				}
+				return true
+			})
+			e, err = New(w.clientConfig, ev)
+			check(t, err)
+			n := w.serverEvents.count()
+			c2, err := e.Dial(context.Background(), twin, w.serverSock.addr, w.dial)
+			check(t, err)
+			eventually(t, "second association", func() bool { return w.serverEvents.count() > n })
+			s2 := w.serverEvents.last()
+			check(t, sendRecord(c2, []byte("two")))
+			eventually(t, "data of the second", func() bool { return len(w.serverEvents.received(s2)) == 1 })
+			if cid {
+				n := len(w.serverEvents.received(s1))
+				check(t, sendRecord(c1, []byte("one, by its ID")))
+				eventually(t, "data of the first", func() bool { return len(w.serverEvents.received(s1)) == n+1 })
+			}
+			eventually(t, "end of the first", func() bool { return errors.Is(w.serverEvents.reason(s1), ErrReplaced) })
+			check(t, sendRecord(c2, []byte("two")))
+			eventually(t, "data of the second", func() bool { return len(w.serverEvents.received(s2)) == 2 })
+			check(t, c1.Close(nil))
+			check(t, e.Close())
+			w.net.setFilter(nil)
+		})
+	}
+}
+
+// TestStrayHello sends an established client's own ClientHello again, and one
+// that another host forged: the association does not notice.
+func TestStrayHello(t *testing.T) {
+	for _, cid := range []bool{false, true} {
+		t.Run(fmt.Sprintf("cid=%v", cid), func(t *testing.T) {
+			w := newWorld(t, func(w *world) {
+				w.clientConfig.ConnectionID = cid
+				w.serverConfig.HelloTimeout = 50 * time.Millisecond
+			})
+			var hellos [][]byte
+			w.net.setFilter(func(from, _ netip.AddrPort, b []byte) bool {
+				if f := flightOf(b); f == "hello" || f == "hello2" {
+					hellos = append(hellos, slices.Clone(b))
+				}
+				return true
+			})
+			c, s := w.pair()
+			w.net.setFilter(nil)
+			from := netip.MustParseAddrPort(clientAddr)
+			for _, h := range hellos {
+				w.serverSock.push(from, h)
+			}
+			eventually(t, "stale hellos", func() bool { return w.server.Stats().Drops[DropStaleHello] == uint64(len(hellos)) })
+			for i := range 20 { // forged: the cookie goes to the client, which ignores it
+				w.serverSock.push(from, withRandom(hellos[0], i+1))
+				check(t, sendRecord(c, []byte("meanwhile")))
+				check(t, sendRecord(s, []byte("meanwhile")))
+			}
+			eventually(t, "bound of the address", func() bool { return w.server.Stats().Drops[DropHalfOpenSource] == 20-maxPending })
+			eventually(t, "data", func() bool {
+				return len(w.serverEvents.received(s)) == 20 && len(w.clientEvents.received(c)) == 20
+			})
+			eventually(t, "expiry", func() bool { return w.server.Stats().Failures[FailHello] == maxPending })
+			w.alive(c, s)
+		})
+	}
+}
+
+// TestForgedHelloDuringHandshake races a forged ClientHello from the client's
+// address against each step of its handshake.
+func TestForgedHelloDuringHandshake(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.serverConfig.HelloTimeout = 200 * time.Millisecond })
+	n := 0
+	var hello []byte
+	w.net.setFilter(func(from, to netip.AddrPort, b []byte) bool {
+		if from == w.serverSock.addr {
+			return true
+		}
+		if hello == nil {
+			hello = slices.Clone(b)
+		}
+		for range 2 {
+			n++
+			w.serverSock.push(from, withRandom(hello, n))
+		}
+		return true
+	})
+	c, s := w.pair()
+	w.net.setFilter(nil)
+	w.alive(c, s)
+	eventually(t, "expiry", func() bool { return w.server.Stats().HalfOpen == 0 })
+}
+
+// TestMovedClient receives authentic records from another address.
+func TestMovedClient(t *testing.T) {
+	for _, migrate := range []bool{false, true} {
+		t.Run(fmt.Sprintf("migrate=%v", migrate), func(t *testing.T) {
+			asked := make(chan netip.AddrPort, 100)
+			w := newWorld(t, func(w *world) {
+				if migrate {
+					w.serverConfig.Migrate = func(_ *Association, from netip.AddrPort) bool { asked <- from; return true }
+				}
+			})
+			c, s := w.pair()
+			moved := netip.MustParseAddrPort("203.0.113.77:999")
+			var copies [][]byte
+			w.net.setFilter(func(from, to netip.AddrPort, b []byte) bool {
+				if to == w.serverSock.addr {
+					copies = append(copies, slices.Clone(b))
+					return false
+				}
+				return true
+			})
+			for range 3 {
+				check(t, sendRecord(c, []byte("moved")))
+			}
+			w.net.setFilter(nil)
+			// Number 2 first: number 1 is then not the newest, and a replay or a
+			// forgery is no evidence at all.
+			for _, b := range [][]byte{copies[1], copies[0], copies[1]} {
+				w.serverSock.push(moved, b)
+			}
+			forged := slices.Clone(copies[2])
+			forged[len(forged)-1] ^= 1
+			w.serverSock.push(netip.MustParseAddrPort("203.0.113.78:999"), forged)
+			eventually(t, "all four", func() bool {
+				d := w.server.Stats().Drops
+				return d[DropOpenFailed] == 1 && d[DropReplay] == 1 && len(w.serverEvents.received(s)) == 2
+			})
+			st := w.server.Stats()
+			if st.PathCandidates != 1 || st.Migrations != uint64(b2i(migrate)) {
+				t.Errorf("%d candidates, %d migrations", st.PathCandidates, st.Migrations)
+			}
+			want := netip.MustParseAddrPort(clientAddr)
+			if migrate {
+				want = moved
+				if got := <-asked; got != moved {
+					t.Errorf("asked about %v", got)
+				}
+			}
+			if s.Remote() != want {
+				t.Errorf("peer at %v, want %v", s.Remote(), want)
+			}
+			w.serverSock.push(want, copies[2])
+			eventually(t, "last record", func() bool { return len(w.serverEvents.received(s)) == 3 })
+		})
+	}
+}
+
+// TestTwoSockets serves two sockets; a client that moves to the other one is
+// served there, by its Connection ID.
+func TestTwoSockets(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.serverConfig.Migrate = func(*Association, netip.AddrPort) bool { return true }
+	})
+	second := w.net.socket("192.0.2.2:443")
+	ctx, cancel := context.WithCancel(context.Background())
+	done := make(chan error, 1)
+	go func() { done <- w.server.Serve(ctx, second) }()
+	c, s := w.pair()
+	c2, err := w.client.Dial(context.Background(), w.net.socket("198.51.100.8:1"), second.addr, w.dial)
+	check(t, err)
+	eventually(t, "second association", func() bool { return w.serverEvents.count() == 2 })
+	s2 := w.serverEvents.last()
+	if a, b := s.localCID>>56, s2.localCID>>56; a == b {
+		t.Errorf("both connection IDs name worker %d", a)
+	}
+	w.net.setFilter(func(from, to netip.AddrPort, b []byte) bool {
+		if to == w.serverSock.addr {
+			second.push(from, b)
+			return false
+		}
+		return true
+	})
+	w.alive(c, s)
+	w.net.setFilter(nil)
+	w.alive(c2, s2)
+	cancel()
+	check(t, <-done)
+	if err := w.serverEvents.reason(s2); !errors.Is(err, ErrClosedLocally) {
+		t.Errorf("association of the ended socket: %v", err)
+	}
+	eventually(t, "close_notify", func() bool { return errors.Is(w.clientEvents.reason(c2), ErrClosedByPeer) })
+	w.alive(c, s)
+}
+
+// TestSocketErrors makes sending fail in every way: the association lives on.
+func TestSocketErrors(t *testing.T) {
+	w := newWorld(t, nil)
+	c, s := w.pair()
+	w.net.mu.Lock()
+	sock := w.net.socks[netip.MustParseAddrPort(clientAddr)]
+	w.net.mu.Unlock()
+	for err, class := range map[error]SendError{
+		syscall.ECONNREFUSED: SendRefused, syscall.EMSGSIZE: SendTooBig, syscall.ENETUNREACH: SendUnreachable,
+		syscall.EHOSTUNREACH: SendUnreachable, syscall.EAGAIN: SendNoBuffers, syscall.ENOBUFS: SendNoBuffers,
+		syscall.EPERM: SendDenied, syscall.EIO: SendOther,
+	} {
+		before := w.client.Stats().SendErrors[class]
+		sock.failWrites(fmt.Errorf("sendmmsg: %w", err))
+		if got := sendRecord(c, []byte("x")); !errors.Is(got, err) {
+			t.Errorf("error %v, want %v", got, err)
+		}
+		sock.failWrites(nil)
+		if n := w.client.Stats().SendErrors[class] - before; n != 1 {
+			t.Errorf("%v counted %d times as %v", err, n, class)
+		}
+		w.alive(c, s)
+	}
+}
+
+// TestSocketFails closes the socket under a dialled association.
+func TestSocketFails(t *testing.T) {
+	w := newWorld(t, nil)
+	c, _ := w.pair()
+	w.net.mu.Lock()
+	sock := w.net.socks[netip.MustParseAddrPort(clientAddr)]
+	w.net.mu.Unlock()
+	check(t, sock.Close())
+	<-c.Done()
+	if err := c.Err(); err == nil || errors.Is(err, ErrClosedLocally) {
+		t.Errorf("ended with: %v", err)
+	}
+	if err := sendRecord(c, []byte("x")); err == nil {
+		t.Error("sent after the end")
+	}
+}
+
+// TestCloseFromCallbacks closes associations from within events.
+func TestCloseFromCallbacks(t *testing.T) {
+	w := newWorld(t, nil)
+	reason := errors.New("enough")
+	w.serverEvents.onReceive = func(a *Association, _ [][]byte) {
+		check(t, a.Close(reason))
+		check(t, a.Close(nil))
+	}
+	c, s := w.pair()
+	check(t, sendRecord(c, []byte("x")))
+	_ = sendRecord(c, []byte("y")) // the end may have come already
+	eventually(t, "end", func() bool {
+		return errors.Is(w.serverEvents.reason(s), reason) && errors.Is(w.clientEvents.reason(c), ErrClosedByPeer)
+	})
+	<-s.Done()
+	if !errors.Is(s.Err(), reason) {
+		t.Errorf("ended with: %v", s.Err())
+	}
+}
+
+// TestRenegotiation asks for one inside the association, both ways.
+func TestRenegotiation(t *testing.T) {
+	w := newWorld(t, nil)
+	c, s := w.pair()
+	for a, msg := range map[*Association]byte{c: msgClientHello, s: msgHelloRequest} {
+		head, tail := a.Overhead()
+		b := make([]byte, head+12+tail)
+		b[head] = msg
+		var sc scratch
+		n := a.sealing.seal(&sc, typeHandshake, a.number.Add(1)-1, b, 12)
+		check(t, a.Send(b[:n], n))
+	}
+	eventually(t, "refusals", func() bool {
+		return w.client.Stats().Drops[DropUnexpected] == 1 && w.server.Stats().Drops[DropUnexpected] == 1
+	})
+	w.alive(c, s)
+}
