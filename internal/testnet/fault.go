@@ -3,6 +3,7 @@ package testnet
 import (
 	"context"
 	"fmt"
+	"strings"
 	"time"
 )
 
@@ -41,22 +42,25 @@ table %[1]s {
 // BlockUDP drops every UDP datagram that the namespace forwards, silently.
 func (ns *Namespace) BlockUDP() error { return ns.Drop(1, "") }
 
-// Blackhole makes addr a host that is there and never answers: what arrives
-// for it is dropped in silence. The namespace must own the address.
-func (ns *Namespace) Blackhole(addr string) error {
-	family := "ip"
-	for _, c := range addr {
-		if c == ':' {
+// Blackhole makes hosts of addresses that are there and never answer: what
+// arrives for them is dropped in silence. The namespace must own the addresses.
+func (ns *Namespace) Blackhole(addrs ...string) error {
+	var rules strings.Builder
+	for _, a := range addrs {
+		family := "ip"
+		if strings.Contains(a, ":") {
 			family = "ip6"
 		}
+		fmt.Fprintf(&rules, "\t\t%s daddr %s counter drop\n", family, a)
 	}
 	return ns.faults(fmt.Sprintf(`
-table %[1]s {
+table %s {
 	chain input {
 		type filter hook input priority filter
-		%[2]s daddr %[3]s counter drop
-	}
-}`, faultTable, family, addr))
+		# The host itself is there: its link-layer address can be found.
+		icmpv6 type { nd-neighbor-solicit, nd-neighbor-advert } accept
+%s	}
+}`, faultTable, &rules))
 }
 
 // Heal removes the faults of the namespace.
