@@ -50,24 +50,15 @@ func (e Experiment) Encode(b []byte) (int, error) {
 // the ExID is known is the caller's to say.
 func (e *Experiment) Decode(b []byte) (int, Drop) {
 	*e = Experiment{}
-	if len(b) == 0 {
-		return 0, DropEmpty
-	}
-	if b[0]&variantMask != 0 {
-		return 0, DropVariant
-	}
-	if len(b) < BaseLen {
-		return 0, DropShort
+	n, drop := decodeBase(b)
+	if drop != DropNone {
+		return 0, drop
 	}
 	if b[0]&controlBit == 0 || Protocol(b[1]) != ControlExperimental {
 		return 0, DropControl
 	}
 	if binary.BigEndian.Uint16(b[2:]) != 0 {
 		return 0, DropExtension
-	}
-	n := BaseLen + 4*int(b[0]&hlenMask)
-	if n > len(b) {
-		return 0, DropHlen
 	}
 	if len(b)-n < ExIDLen {
 		return 0, DropShort

@@ -258,13 +258,9 @@ func indexLen(lens []int8, n int) uint16 {
 	return 0
 }
 
-// Decode reads the variant 0 header at the start of b, which it borrows for as
-// long as the byte fields of h are used, and returns the header's length; the
-// payload is the rest of b. It sets every field of h, to zero when it reports
-// a reason to drop. It checks the form of the header: variant, length, flags
-// that the profile knows, fields that fit (gue-09 §5.4).
-func (h *Header) Decode(p Profile, b []byte) (int, Drop) {
-	*h = Header{}
+// decodeBase checks variant and length of the header that b begins with and
+// returns its length (gue-09 §5.4).
+func decodeBase(b []byte) (int, Drop) {
 	if len(b) == 0 {
 		return 0, DropEmpty
 	}
@@ -277,6 +273,20 @@ func (h *Header) Decode(p Profile, b []byte) (int, Drop) {
 	n := BaseLen + 4*int(b[0]&hlenMask)
 	if n > len(b) {
 		return 0, DropHlen
+	}
+	return n, DropNone
+}
+
+// Decode reads the variant 0 header at the start of b, which it borrows for as
+// long as the byte fields of h are used, and returns the header's length; the
+// payload is the rest of b. It sets every field of h, to zero when it reports
+// a reason to drop. It checks the form of the header: variant, length, flags
+// that the profile knows, fields that fit (gue-09 §5.4).
+func (h *Header) Decode(p Profile, b []byte) (int, Drop) {
+	*h = Header{}
+	n, drop := decodeBase(b)
+	if drop != DropNone {
+		return 0, drop
 	}
 	has, sec, addrs, drop := p.fields(binary.BigEndian.Uint16(b[2:]))
 	if drop != DropNone {

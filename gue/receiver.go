@@ -11,8 +11,8 @@ import (
 // AddrPair is a pair of outer addresses.
 type AddrPair struct{ Src, Dst netip.Addr }
 
-// ReceiverConfig is the policy of a Receiver. The zero value of each field is
-// the strict choice.
+// ReceiverConfig is the policy of a Receiver. The zero value of a field accepts
+// what the drafts accept by default, and nothing that needs an agreement.
 type ReceiverConfig struct {
 	// Profile is what the flags of this peer mean.
 	Profile Profile

@@ -181,8 +181,6 @@ func TestSenderMatchesVectors(t *testing.T) {
 			cfg.Key, cfg.Cover = &vectorKey, 8
 		case "ext-group-cookie":
 			cfg.Cookie = unhex("deadbeefcafef00d")
-		case "ext-all-layout":
-			cfg.Cookie = unhex("0000000000000002")
 		case "ext-csum", "ext-csum-cover", "ext-altcsum", "ext-altcsum-cover", "ext-remcsum", "ext-frag-2of2":
 		default:
 			continue
@@ -197,13 +195,8 @@ func TestSenderMatchesVectors(t *testing.T) {
 		if drop != DropNone {
 			t.Fatal(drop)
 		}
-		out := v.outer()
-		if v.Name == "ext-all-layout" { // its NAT checksum is zero rather than one
-			h.Has &^= FieldNATChecksum
-			continue
-		}
 		b := append(dirty(n), want[n:]...)
-		if k, err := s.Seal(out, &h, b); err != nil || k != n || !bytes.Equal(b, want) {
+		if k, err := s.Seal(v.outer(), &h, b); err != nil || k != n || !bytes.Equal(b, want) {
 			t.Errorf("%s: %x, %v, want %x", v.Name, b, err, want)
 		}
 	}

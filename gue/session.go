@@ -135,28 +135,18 @@ func (s *Session) Decode(b []byte) (int, Drop) {
 
 func (s *Session) decode(b []byte) (int, Drop) {
 	*s = Session{}
-	if len(b) == 0 {
-		return 0, DropEmpty
+	n, drop := decodeBase(b)
+	if drop != DropNone {
+		return 0, drop
 	}
-	if b[0]&variantMask != 0 {
-		return 0, DropVariant
-	}
-	if len(b) < BaseLen {
-		return 0, DropShort
-	}
-	n := BaseLen + 4*int(b[0]&hlenMask)
-	if n > len(b) {
-		return 0, DropHlen
-	}
-	flags := binary.BigEndian.Uint16(b[2:])
-	has, sec, addrs, drop := ProfileTougw.fields(flags)
+	has, _, addrs, drop := ProfileTougw.fields(binary.BigEndian.Uint16(b[2:]))
 	if drop != DropNone {
 		return 0, drop
 	}
 	if b[0]&controlBit != 0 {
 		return 0, DropControl
 	}
-	if has&^sessionFields != 0 || sec != 0 {
+	if has&^sessionFields != 0 {
 		return 0, DropExtension
 	}
 	want := Session{Has: has, Addresses: b[:0]}

@@ -278,3 +278,9 @@ func TestExperiment(t *testing.T) {
 		}
 	}
 }
+
+func TestExperimentLen(t *testing.T) {
+	if n := (Experiment{}).Len(); n != ExperimentLen {
+		t.Errorf("Len %d, want %d", n, ExperimentLen)
+	}
+}
