@@ -395,7 +395,7 @@ func TestEdgeAnswersOtherProtocols(t *testing.T) {
 	if st := r.edge.Stats(); st.UDP+st.ICMP+st.Other != 14 || st.Other != 1 {
 		t.Errorf("counted %+v", st)
 	}
-	for range icmpBurst + 1 {
+	for range 10 * icmpBurst {
 		r.host.Send(ip4(host4, far4, packet.ProtoUDP, make([]byte, 8)))
 	}
 	eventually(t, "rate limit", func() bool { return r.edge.Stats().ICMPLimited > 0 })
