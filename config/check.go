@@ -1,6 +1,7 @@
 package config
 
 import (
+	"net/netip"
 	"slices"
 )
 
@@ -137,7 +138,42 @@ func (p *parser) checkAccept() {
 	if l.ok() && !p.raw.listen.given() && !p.raw.peers.given() {
 		p.errorf(&l.at, "is for the flows of peers, but there are neither listen nor peers")
 	}
+	for i := range l.items {
+		if r := &l.items[i]; r.action.ok() && r.action.node.Value == string(ActionTCP) {
+			p.warnClosed(&r.dst)
+		}
+	}
 	if p.raw.listen.ok() && !l.given() && !p.raw.tun.given() && !p.raw.translate.given() {
 		p.warnf(&p.raw.listen.at, "lets peers in, but without accept every flow of theirs is refused")
 	}
+}
+
+// warnClosed warns of prefixes of an accept rule that open nothing: addresses
+// that are closed unless opened are reached only by a rule that lists the
+// address itself.
+func (p *parser) warnClosed(l *scalars) {
+	for i := range l.items {
+		s := &l.items[i]
+		if !s.ok() {
+			continue
+		}
+		prefix, err := netip.ParsePrefix(s.node.Value)
+		if err != nil || prefix.IsSingleIP() {
+			continue
+		}
+		a, z := prefix.Addr(), lastAddr(prefix)
+		if a.IsLoopback() && z.IsLoopback() || a.IsLinkLocalUnicast() && z.IsLinkLocalUnicast() {
+			p.warnf(&s.at, "%s opens nothing: loopback and link-local addresses are reached only by a rule that lists the one address", prefix)
+		}
+	}
+}
+
+// lastAddr returns the last address of a prefix.
+func lastAddr(p netip.Prefix) netip.Addr {
+	b := p.Addr().AsSlice()
+	for i := p.Bits(); i < len(b)*8; i++ {
+		b[i/8] |= 0x80 >> (i % 8)
+	}
+	a, _ := netip.AddrFromSlice(b)
+	return a
 }

@@ -222,12 +222,6 @@ type Rule struct {
 	Peer string
 }
 
-// Match reports whether the rule is for a flow to dst. An IPv4-mapped IPv6
-// address counts as the IPv4 address.
-func (r *Rule) Match(dst netip.AddrPort) bool {
-	return matchDst(r.Dst, r.Ports, dst)
-}
-
 // Accept is one line of `accept`.
 type Accept struct {
 	// Peer says for which peers it is, by an identity that they proved.
@@ -238,63 +232,6 @@ type Accept struct {
 	Ports []PortRange
 	// Action is TCP or Reject.
 	Action Action
-}
-
-// Match reports whether the rule is for a flow to dst of a peer that proved
-// names. An IPv4-mapped IPv6 address counts as the IPv4 address.
-func (a *Accept) Match(names []string, dst netip.AddrPort) bool {
-	if !matchDst(a.Dst, a.Ports, dst) {
-		return false
-	}
-	for _, name := range names {
-		if a.Peer.Match(name) {
-			return true
-		}
-	}
-	return false
-}
-
-// Literal reports whether the rule lists addr itself, by a prefix of that
-// single address, rather than a range that contains it. Addresses that are
-// closed unless opened (those of this host, loopback, link-local, metadata
-// services) are reached only by a rule that is literal about them.
-func (a *Accept) Literal(addr netip.Addr) bool {
-	addr = addr.Unmap()
-	for _, p := range a.Dst {
-		if p.IsSingleIP() && p.Addr() == addr {
-			return true
-		}
-	}
-	return false
-}
-
-func matchDst(prefixes []netip.Prefix, ports []PortRange, dst netip.AddrPort) bool {
-	return matchAddr(prefixes, dst.Addr().Unmap()) && matchPort(ports, dst.Port())
-}
-
-func matchAddr(prefixes []netip.Prefix, addr netip.Addr) bool {
-	if len(prefixes) == 0 {
-		return true
-	}
-	addr = addr.WithZone("")
-	for _, p := range prefixes {
-		if p.Contains(addr) {
-			return true
-		}
-	}
-	return false
-}
-
-func matchPort(ranges []PortRange, port uint16) bool {
-	if len(ranges) == 0 {
-		return true
-	}
-	for _, r := range ranges {
-		if r.Contains(port) {
-			return true
-		}
-	}
-	return false
 }
 
 // Flows has the bounds and timers of the flows of this instance, captured and

@@ -22,11 +22,22 @@ const maxFile = 1 << 20
 // names. The error is an [Errors] with all that is wrong. Nothing on the host
 // is touched, and no secret is kept.
 func Load(path string) (*Config, error) {
+	return loadFile(path, true)
+}
+
+// Peek is Load without a look at the files that the configuration names: for
+// those who want to know something of a running instance, such as its socket,
+// and may not read its keys.
+func Peek(path string) (*Config, error) {
+	return loadFile(path, false)
+}
+
+func loadFile(path string, files bool) (*Config, error) {
 	b, err := read(path)
 	if err != nil {
 		return nil, Errors{{File: path, Msg: printable(err.Error())}}
 	}
-	return load(path, b, true)
+	return load(path, b, files)
 }
 
 // Parse is Load for the content of a file, without a look at the files that it

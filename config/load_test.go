@@ -327,6 +327,41 @@ func TestUnreadableConfig(t *testing.T) {
 	}
 }
 
+// TestPeek reads a file whose certificates and keys are out of reach.
+func TestPeek(t *testing.T) {
+	path := put(t, t.TempDir(), goodGateway)
+	cfg, err := Peek(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if cfg.Admin.Socket != "/run/tougw/edge.sock" {
+		t.Errorf("socket is %s", cfg.Admin.Socket)
+	}
+	if _, err := Load(path); err == nil {
+		t.Error("Load did not look at the files")
+	}
+}
+
+func TestLongAndStrangeValues(t *testing.T) {
+	for _, c := range []struct{ value, want string }{
+		{strings.Repeat("é", 40), `"` + strings.Repeat("é", 30) + `"... has "é": only letters, digits, '-', '_' and '.' can be in it`},
+		{"a" + strings.Repeat("é", 40), `"a` + strings.Repeat("é", 29) + `"... has "é": only letters, digits, '-', '_' and '.' can be in it`},
+		{strings.Repeat("a", 65), `"` + strings.Repeat("a", 60) + `"... has 65 characters, more than 64`},
+		{`"a\u202Eb"`, `"a\u202eb" has "\u202e": only letters, digits, '-', '_' and '.' can be in it`},
+	} {
+		_, err := Parse("c.yaml", []byte(strings.Replace(goodClient, "name: laptop-7\n", "name: "+c.value+"\n", 1)))
+		if want := "c.yaml:1:7: name: " + c.want; err == nil || err.Error() != want {
+			t.Errorf("got %v\nwant %s", err, want)
+		}
+	}
+	// The names of files come into messages as they are.
+	cfg := strings.Replace(goodClient, "laptop-7.psk", "\"a\\e[31m\"", 1)
+	_, err := Load(put(t, t.TempDir(), cfg))
+	if err == nil || strings.Contains(err.Error(), "\x1b") || !strings.Contains(err.Error(), `/a\x1b[31m: no such file`) {
+		t.Errorf("got %q", err)
+	}
+}
+
 func TestWarnings(t *testing.T) {
 	dir := credentials(t)
 	// Certificates of two years ago and of next year.
@@ -355,6 +390,8 @@ func TestWarnings(t *testing.T) {
 			"5:15: admin.http: warning: 0.0.0.0:80 can be reached from other hosts, and has no access control"},
 		{"nothing accepted", strings.Replace(goodGateway, "accept: [{peer: \"laptop-*\", dst: [\"10.0.0.0/8\"], action: tcp}]\n", "", 1),
 			"3:9: listen: warning: lets peers in, but without accept every flow of theirs is refused"},
+		{"ranges that stay closed", strings.Replace(goodGateway, `"10.0.0.0/8"`, `"127.0.0.0/8", "127.0.0.1/32", "0.0.0.0/0", "::/0", "fe80::/10"`, 1),
+			"4:35: accept[0].dst[0]: warning: 127.0.0.0/8 opens nothing: loopback and link-local addresses are reached only by a rule that lists the one address\nCFG:4:87: accept[0].dst[4]: warning: fe80::/10 opens nothing: loopback and link-local addresses are reached only by a rule that lists the one address"},
 		{"dialled for nothing", "name: a\nidentity: {psk: {identity: laptop-7, key_file: laptop-7.psk}}\npeers: [{name: edge, endpoints: [\"192.0.2.1:443\"]}]\n",
 			"3:8: peers: warning: are dialled for nothing: there is neither tun nor accept"},
 		{"rule that is never reached", strings.Replace(goodClient, "peer: edge}", "peer: edge}, {action: reject}", 1),
@@ -368,8 +405,9 @@ func TestWarnings(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			if got := cfg.Warnings.Error(); got != path+":"+c.want {
-				t.Errorf("got\n%s\nwant\n%s:%s", got, path, c.want)
+			want := path + ":" + strings.ReplaceAll(c.want, "CFG", path)
+			if got := cfg.Warnings.Error(); got != want {
+				t.Errorf("got\n%s\nwant\n%s", got, want)
 			}
 		})
 	}

@@ -74,13 +74,13 @@ func (p *parser) name() {
 
 // checkInstance checks the name of an instance, which becomes part of a file name.
 func checkInstance(name string) error {
-	if len(name) > maxName {
-		return fmt.Errorf("%s has %d characters, more than %d", quote(name), len(name), maxName)
-	}
 	for i := range len(name) {
 		if !isNameByte(name[i]) {
 			return fmt.Errorf("%s has %s: only letters, digits, '-', '_' and '.' can be in it", quote(name), quoteChar(name[i:]))
 		}
+	}
+	if len(name) > maxName {
+		return fmt.Errorf("%s has %d characters, more than %d", quote(name), len(name), maxName)
 	}
 	if name == "" || name[0] == '.' || name[0] == '-' {
 		return fmt.Errorf("%s does not start with a letter or digit", quote(name))
@@ -280,13 +280,13 @@ func anyIs6(prefixes []netip.Prefix) bool {
 // checkInterface checks the name of an interface as the kernel does, and more
 // narrowly: only characters that need no quotes anywhere.
 func checkInterface(name string) error {
-	if len(name) > maxIfName {
-		return fmt.Errorf("%s has %d characters, more than %d", quote(name), len(name), maxIfName)
-	}
 	for i := range len(name) {
 		if !isNameByte(name[i]) {
 			return fmt.Errorf("%s has %s: only letters, digits, '-', '_' and '.' can be in it", quote(name), quoteChar(name[i:]))
 		}
+	}
+	if len(name) > maxIfName {
+		return fmt.Errorf("%s has %d characters, more than %d", quote(name), len(name), maxIfName)
 	}
 	if name == "." || name == ".." || name == "lo" || name == "all" || name == "default" {
 		return fmt.Errorf("%s means something else to the kernel", quote(name))

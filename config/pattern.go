@@ -12,7 +12,7 @@ const maxPattern = 253
 
 // Pattern is a pattern for the names that peers prove. '*' stands for any run
 // of characters, also an empty one and one with dots, and '?' for any single
-// character. Case does not count, as in DNS. The zero value matches nothing.
+// character. Case does not count, as in DNS. The zero value is no pattern.
 type Pattern struct {
 	s string // in lower case
 }
@@ -23,66 +23,23 @@ func ParsePattern(s string) (Pattern, error) {
 	if s == "" {
 		return Pattern{}, errors.New("is empty")
 	}
-	if len(s) > maxPattern {
-		return Pattern{}, fmt.Errorf("has %d characters, more than %d", len(s), maxPattern)
-	}
 	for i := range len(s) {
 		if c := s[i]; !isNameByte(c) && c != '*' && c != '?' {
 			return Pattern{}, fmt.Errorf("has %s: only letters, digits, '-', '_', '.', '*' and '?' can be in it", quoteChar(s[i:]))
 		}
 	}
+	if len(s) > maxPattern {
+		return Pattern{}, fmt.Errorf("has %d characters, more than %d", len(s), maxPattern)
+	}
 	return Pattern{strings.ToLower(s)}, nil
-}
-
-// Match reports whether the pattern covers name.
-func (p Pattern) Match(name string) bool {
-	// Greedy with one point of return: linear in practice, and at worst
-	// len(pattern)*len(name), both of which are bounded.
-	pat := p.s
-	if pat == "" || name == "" {
-		return false
-	}
-	i, j := 0, 0        // positions in pat and name
-	star, mark := -1, 0 // last '*' in pat, and what it has taken of name
-	for j < len(name) {
-		switch {
-		case i < len(pat) && pat[i] == '*':
-			star, mark = i, j
-			i++
-		case i < len(pat) && (pat[i] == '?' || pat[i] == lower(name[j])):
-			i++
-			j++
-		case star >= 0:
-			mark++
-			i, j = star+1, mark
-		default:
-			return false
-		}
-	}
-	for i < len(pat) && pat[i] == '*' {
-		i++
-	}
-	return i == len(pat)
 }
 
 // String returns the pattern in lower case.
 func (p Pattern) String() string { return p.s }
 
-func lower(c byte) byte {
-	if 'A' <= c && c <= 'Z' {
-		return c + 'a' - 'A'
-	}
-	return c
-}
-
 // PortRange is a range of ports, both ends included: 1 <= First <= Last.
 type PortRange struct {
 	First, Last uint16
-}
-
-// Contains reports whether port is in the range.
-func (r PortRange) Contains(port uint16) bool {
-	return r.First <= port && port <= r.Last
 }
 
 // String returns "FIRST-LAST", or "PORT" for a single one.

@@ -22,7 +22,7 @@ func CheckName(name string) error {
 		return errors.New("is empty")
 	}
 	if len(name) > maxName {
-		return fmt.Errorf("has %d characters, more than %d", len(name), maxName)
+		return fmt.Errorf("has %d bytes, more than %d", len(name), maxName)
 	}
 	digits := false
 	for label := range strings.SplitSeq(name, ".") {
@@ -30,7 +30,7 @@ func CheckName(name string) error {
 			return errors.New("has a dot at its start or end, or two in a row")
 		}
 		if len(label) > maxLabel {
-			return fmt.Errorf("has a label of %d characters, more than %d", len(label), maxLabel)
+			return fmt.Errorf("has a label of %d bytes, more than %d", len(label), maxLabel)
 		}
 		if label[0] == '-' || label[len(label)-1] == '-' {
 			return fmt.Errorf("has the label %q, which starts or ends with '-'", label)
