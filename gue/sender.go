@@ -32,7 +32,6 @@ type Sender struct {
 	key      hash.Hash
 	macs     *macs
 	cover    int
-	header   [MaxLen]byte
 }
 
 // NewSender checks the configuration and returns a Sender. It does nothing
