@@ -12,7 +12,7 @@ import (
 
 // DefaultNotSent is how many written bytes the kernel may hold before it has
 // sent them (our choice, by BenchmarkKernelFlow).
-const DefaultNotSent = 128 << 10
+const DefaultNotSent = 64 << 10
 
 // DialerConfig has the properties of the connections of a Dialer. The zero value
 // is usable.

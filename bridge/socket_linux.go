@@ -16,7 +16,7 @@ const (
 	recvCheck = 256 << 10
 	// notSentMax bounds how far SetBuffers raises the unsent bytes: more was not
 	// faster in BenchmarkKernelFlow.
-	notSentMax = 256 << 10
+	notSentMax = 128 << 10
 
 	// Bits of SO_BUF_LOCK, include/uapi/linux/socket.h.
 	rcvbufLock = 2
