@@ -81,10 +81,12 @@ func (s *fake) fails(err error) {
 func (s *fake) takes(n int) {
 	s.mu.Lock()
 	s.room = n
-	wasFull := s.full
-	s.full = false
+	room := s.full && n != 0
+	if room {
+		s.full = false
+	}
 	s.mu.Unlock()
-	if wasFull && n != 0 {
+	if room {
 		s.tell(false, true, false)
 	}
 }
