@@ -115,8 +115,9 @@ type Config struct {
 	// wants the path validated first). It is called from a receive goroutine
 	// and must not block.
 	Migrate func(a *Association, from netip.AddrPort) bool
-	// OnFailure is told about handshakes that failed, except those whose
-	// source never echoed the cookie. It is called from the goroutine of the
+	// OnFailure is told about every handshake that failed, except those whose
+	// source never echoed the cookie: anyone can cause such calls, so that
+	// logging them needs a bound. It is called from the goroutine of the
 	// handshake and must not block.
 	OnFailure func(remote netip.AddrPort, why Failure, err error)
 	// Logger receives debug messages; nil discards them.

@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"sync/atomic"
 
@@ -35,7 +36,7 @@ type Endpoint struct {
 	mu      sync.Mutex
 	closed  bool
 	workers map[*worker]struct{}
-	served  int // sockets given to Serve so far
+	ids     [maxServed]bool // of the sockets being served
 	// wg counts calls of Serve and dialled sockets.
 	wg sync.WaitGroup
 }
@@ -109,11 +110,10 @@ func (e *Endpoint) enter(sock Socket, dialed bool) (*worker, error) {
 	}
 	id := dialedWorker
 	if !dialed {
-		if e.served == maxServed {
-			return nil, fmt.Errorf("dtls: more than %d sockets served", maxServed)
+		if id = slices.Index(e.ids[:], false); id < 0 {
+			return nil, fmt.Errorf("more than %d sockets", maxServed)
 		}
-		id = e.served
-		e.served++
+		e.ids[id] = true
 	}
 	w := newWorker(e, sock, uint8(id), dialed)
 	e.workers[w] = struct{}{}
@@ -125,6 +125,9 @@ func (e *Endpoint) leave(w *worker) {
 	w.cancel(errStopped)
 	e.mu.Lock()
 	delete(e.workers, w)
+	if !w.dialed {
+		e.ids[w.id] = false
+	}
 	e.mu.Unlock()
 	e.wg.Done()
 }

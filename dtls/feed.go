@@ -18,6 +18,7 @@ type feedConn struct {
 	mu      sync.Mutex
 	wake    sync.Cond
 	queue   [][]byte
+	budget  int  // bytes that may still be pushed
 	expired bool // the read deadline has passed
 	closed  bool
 	timer   *time.Timer
@@ -30,8 +31,17 @@ const maxFeedQueue = 32
 // maxFeedDatagram is what the library reads at once.
 const maxFeedDatagram = 8192
 
-func newFeedConn(remote, local netip.AddrPort, write func([]byte)) *feedConn {
-	c := &feedConn{remote: net.UDPAddrFromAddrPort(remote), local: net.UDPAddrFromAddrPort(local), write: write}
+// The library keeps up to 2 MB of fragments for each connection. What an
+// unauthenticated peer can make us keep is bounded by what it may send in all:
+// a client's certificates with their repetitions, a server's with longer
+// chains.
+const (
+	acceptBudget = 64 << 10
+	dialBudget   = 256 << 10
+)
+
+func newFeedConn(remote, local netip.AddrPort, budget int, write func([]byte)) *feedConn {
+	c := &feedConn{budget: budget, remote: net.UDPAddrFromAddrPort(remote), local: net.UDPAddrFromAddrPort(local), write: write}
 	c.wake.L = &c.mu
 	return c
 }
@@ -40,9 +50,10 @@ func newFeedConn(remote, local netip.AddrPort, write func([]byte)) *feedConn {
 func (c *feedConn) push(b []byte) bool {
 	c.mu.Lock()
 	defer c.mu.Unlock()
-	if c.closed || len(c.queue) >= maxFeedQueue || len(b) > maxFeedDatagram {
+	if c.closed || len(c.queue) >= maxFeedQueue || len(b) > maxFeedDatagram || len(b) > c.budget {
 		return false
 	}
+	c.budget -= len(b)
 	c.queue = append(c.queue, append([]byte(nil), b...))
 	c.wake.Broadcast()
 	return true

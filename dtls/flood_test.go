@@ -49,11 +49,20 @@ func TestHelloFlood(t *testing.T) {
 		w.serverConfig.HelloTimeout = 300 * time.Millisecond
 	})
 	hello := helloRecord(t, w)
+	var in, out atomic.Int64
+	w.net.setFilter(func(from, _ netip.AddrPort, b []byte) bool {
+		out.Add(int64(len(b)))
+		if f := flightOf(b); f != "verify request" {
+			t.Errorf("answered an unverified source with %s", f)
+		}
+		return true
+	})
 	goroutines := runtime.NumGoroutine()
 	peak := 0
 	n := 0
 	push := func(addr string) {
 		n++
+		in.Add(int64(len(hello)))
 		w.serverSock.push(netip.MustParseAddrPort(addr), withRandom(hello, n))
 	}
 	for i := range 50 { // one host, many ports
@@ -81,6 +90,10 @@ func TestHelloFlood(t *testing.T) {
 	if st.Failures[FailHello] != st.HandshakesStarted {
 		t.Errorf("%d of %d handshakes expired", st.Failures[FailHello], st.HandshakesStarted)
 	}
+	if out.Load() == 0 || out.Load() > in.Load() {
+		t.Errorf("%d bytes answered to %d", out.Load(), in.Load())
+	}
+	w.net.setFilter(nil)
 	eventually(t, "goroutines", func() bool { return runtime.NumGoroutine() <= goroutines })
 	if n := len(w.server.caps.source); n != 0 {
 		t.Errorf("%d sources remembered", n)

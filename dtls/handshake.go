@@ -79,7 +79,11 @@ type handshake struct {
 func newHandshake(w *worker, from tuple, client bool) *handshake {
 	h := &handshake{w: w, from: from, client: client, began: time.Now()}
 	h.ctx, h.cancel = context.WithCancelCause(w.ctx)
-	h.conn = newFeedConn(from.remote, w.sock.LocalAddr(), h.write)
+	budget := acceptBudget
+	if client {
+		budget = dialBudget
+	}
+	h.conn = newFeedConn(from.remote, w.sock.LocalAddr(), budget, h.write)
 	if w.e.cfg.ConnectionID {
 		h.cid = w.e.cids.add(w.id, h)
 	}

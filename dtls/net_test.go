@@ -25,9 +25,10 @@ func newMemNet() *memNet { return &memNet{socks: map[netip.AddrPort]*memSock{}} 
 // memSock is a socket of a memNet, both as a Socket and as a net.PacketConn for
 // the handshake library as a peer.
 type memSock struct {
-	n    *memNet
-	addr netip.AddrPort
-	gro  bool // ReadBatch coalesces
+	n     *memNet
+	addr  netip.AddrPort
+	gro   bool       // ReadBatch coalesces
+	local netip.Addr // what ReadBatch says datagrams arrived at
 
 	mu      sync.Mutex
 	wake    sync.Cond
@@ -103,7 +104,7 @@ func (s *memSock) ReadBatch(ms []udp.Message) (int, error) {
 		n++
 		d := s.queue[0]
 		s.queue = s.queue[1:]
-		m.N, m.Segment, m.Addr, m.Local = copy(m.Buf, d.b), 0, d.from, netip.Addr{}
+		m.N, m.Segment, m.Addr, m.Local = copy(m.Buf, d.b), 0, d.from, s.local
 		for s.gro && len(s.queue) > 0 && s.queue[0].from == d.from && len(s.queue[0].b) <= len(d.b) && m.N+len(s.queue[0].b) <= len(m.Buf) {
 			m.Segment = len(d.b)
 			l := copy(m.Buf[m.N:], s.queue[0].b)

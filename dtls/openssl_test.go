@@ -257,7 +257,7 @@ func TestOpenSSLClient(t *testing.T) {
 				check(t, e.Close())
 				check(t, <-done)
 			}()
-			p := start(t, bin, append([]string{"s_client", "-connect", sock.LocalAddr().String()}, args...)...)
+			p := start(t, bin, append([]string{"s_client", "-connect", sock.LocalAddr().String()}, append(args, "-no_ign_eof")...)...)
 			eventually(t, "association", func() bool { return ev.last() != nil })
 			a := ev.last()
 			for i := range opensslLines {

@@ -18,7 +18,7 @@ const (
 	DropHalfOpenTotal              // too many handshakes in progress
 	DropHalfOpenSource             // too many handshakes in progress from that source
 	DropAssociations               // too many associations
-	DropHandshakeQueue             // the queue of a handshake was full
+	DropHandshakeQueue             // the queue or the budget of a handshake was exhausted
 	DropEarly                      // too much data overtook a handshake
 	DropReplay                     // a number seen before, or older than the window
 	DropOpenFailed                 // authentication failed

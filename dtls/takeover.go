@@ -161,6 +161,7 @@ func (h *handshake) associate(x *exported) (*Association, error) {
 	if err != nil {
 		return nil, fmt.Errorf("key derivation: %w", err)
 	}
+	defer clearKeys(k)
 	a.sealing, err = newProtector(p, k.ServerWriteKey, k.ServerWriteIV)
 	if err != nil {
 		return nil, err
@@ -192,6 +193,13 @@ func (h *handshake) associate(x *exported) (*Association, error) {
 	pick(&a.limits.Bytes, e.cfg.Limits.Bytes)
 	pick(&a.limits.OpenFailures, e.cfg.Limits.OpenFailures)
 	return a, nil
+}
+
+// clearKeys forgets key material; the ciphers have their own copies.
+func clearKeys(k *prf.EncryptionKeys) {
+	for _, b := range [][]byte{k.MasterSecret, k.ClientWriteKey, k.ServerWriteKey, k.ClientWriteIV, k.ServerWriteIV} {
+		clear(b)
+	}
 }
 
 // newProtector keys one direction.
