@@ -33,7 +33,7 @@ func TestCutDoesNotAllocate(t *testing.T) {
 		for s.Cut(dst) > 0 {
 		}
 		s.Release()
-	}); n != 0 {
+	}); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations for a segment", n)
 	}
 }
@@ -50,7 +50,7 @@ func TestInjectDoesNotAllocate(t *testing.T) {
 			}
 		}
 		in.Flush()
-	}); n != 0 {
+	}); n != 0 && !raceEnabled {
 		t.Errorf("%v allocations for a batch", n)
 	}
 }
@@ -65,9 +65,10 @@ func batch(n int) [][]byte {
 }
 
 // TestSteadyStateAllocations moves data through a pair of tunnel stacks and
-// through an edge, and bounds what is allocated for each 64 KiB: gVisor's
-// pools hold everything but the closures of timers it sets.
-func TestWriteDoesNotAllocatePerSegment(t *testing.T) {
+// bounds what is allocated for each 64 KiB, both stacks, their acknowledgements
+// and this test's wire together. Ours is none of it: gVisor allocates four
+// times for each IPv6 packet it parses and once for each it sends.
+func TestSteadyStateAllocations(t *testing.T) {
 	accepted := make(chan *Stream, 1)
 	w := newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: acceptTo(t, accepted)}, &wire{})
 	a, b := w.connect(t, 1, accepted)
@@ -80,8 +81,9 @@ func TestWriteDoesNotAllocatePerSegment(t *testing.T) {
 	for range 200 {
 		a.Write(buf)
 	}
-	n := testing.AllocsPerRun(500, func() { a.Write(buf) })
-	t.Logf("%.1f allocations for 64 KiB through both stacks", n)
+	if n := testing.AllocsPerRun(300, func() { a.Write(buf) }); n > 40 && !raceEnabled {
+		t.Errorf("%v allocations for 64 KiB through both stacks", n)
+	}
 	a.CloseWrite()
 	<-done
 }

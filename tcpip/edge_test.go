@@ -37,9 +37,9 @@ func TestEdgeCarriesBothWays(t *testing.T) {
 				if got := s.Remote().String(); got != c.LocalAddr().String() {
 					t.Errorf("remote address %s, want %s", got, c.LocalAddr())
 				}
-				transfer(t, c, s, 6<<20)
-				transfer(t, s, c, 6<<20)
-				if in := s.Info(); in.Read != 6<<20 || in.Written != 6<<20 || in.State != "ESTABLISHED" {
+				transfer(t, c, s, 3<<20)
+				transfer(t, s, c, 3<<20)
+				if in := s.Info(); in.Read != 3<<20 || in.Written != 3<<20 || in.State != "ESTABLISHED" {
 					t.Errorf("info %+v", in)
 				}
 				eventually(t, "all acknowledged", func() bool { return s.Outstanding() == 0 })

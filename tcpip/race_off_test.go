@@ -1,0 +1,5 @@
+//go:build !race
+
+package tcpip
+
+const raceEnabled = false
