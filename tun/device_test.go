@@ -464,6 +464,12 @@ func TestSteadyStateAllocatesNothing(t *testing.T) {
 			}); n != 0 {
 				t.Errorf("Write allocates %v times", n)
 			}
+			w := d.(*device).writers[0]
+			for _, v := range w.iov[:cap(w.iov)] {
+				if v.Base != nil {
+					t.Fatal("a part is kept beyond Write")
+				}
+			}
 		})
 	}
 }

@@ -42,6 +42,11 @@
 // address, leading to a peer through the device) is refused at start as a
 // [LoopError].
 //
+// Nothing watches the rules afterwards. Known to remove those of others is
+// systemd-networkd, when it starts and unless its configuration says
+// ManageForeignRoutingPolicyRules=no; captured traffic then takes its other
+// way.
+//
 // Under a captured route, strict reverse path filtering (net.ipv4.conf.*.
 // rp_filter = 1) drops the answers of peers: the kernel looks their source up
 // without a mark and finds the device. net.ipv4.conf.all.src_valid_mark does

@@ -2,6 +2,7 @@ package tun
 
 import (
 	"errors"
+	"net"
 	"net/netip"
 	"os"
 	"path/filepath"
@@ -113,6 +114,16 @@ func TestMarkKeepsOut(t *testing.T) {
 	}
 }
 
+// strict makes the uplink filter by reverse path as strictly as it can.
+func strict(t *testing.T) {
+	t.Helper()
+	for path, v := range map[string]string{rpFilterAll: "0", "ipv4/conf/up0/rp_filter": "1", "ipv4/conf/default/rp_filter": "1"} {
+		if err := writeSysctl(path, v); err != nil {
+			t.Skipf("sysctls cannot be set here: %v", err)
+		}
+	}
+}
+
 // TestStrictReversePath runs a conversation of a marked socket with a peer
 // whose address is captured, on a host with rp_filter = 1.
 func TestStrictReversePath(t *testing.T) {
@@ -129,11 +140,7 @@ func TestStrictReversePath(t *testing.T) {
 		t.Run(c.name, func(t *testing.T) {
 			namespace(t)
 			up := uplink(t)
-			for path, v := range map[string]string{rpFilterAll: "0", "ipv4/conf/up0/rp_filter": "1"} {
-				if err := writeSysctl(path, v); err != nil {
-					t.Skipf("sysctls cannot be set here: %v", err)
-				}
-			}
+			strict(t)
 			before := hostState(t)
 			d := open(t, Config{Name: "tou0", Routes: c.routes, Endpoints: c.endpoints, Addresses: prefixes("10.77.0.7/32")})
 			if v, err := readSysctl(rpFilterAll); (v == "2") != c.loosened {
@@ -160,18 +167,113 @@ func TestStrictReversePath(t *testing.T) {
 func TestChangedSysctlStays(t *testing.T) {
 	namespace(t)
 	uplink(t)
-	if err := writeSysctl(rpFilterAll, "1"); err != nil {
-		t.Skipf("sysctls cannot be set here: %v", err)
-	}
+	strict(t)
 	d := open(t, Config{Name: "tou0", Routes: DefaultRoutes()})
-	if err := writeSysctl(rpFilterAll, "0"); err != nil {
+	if v, err := readSysctl(rpFilterAll); v != "2" || err != nil {
+		t.Fatalf("rp_filter is %s, %v", v, err)
+	}
+	if err := writeSysctl(rpFilterAll, "1"); err != nil {
 		t.Fatal(err)
 	}
 	if err := d.Close(); err != nil {
 		t.Fatal(err)
 	}
-	if v, err := readSysctl(rpFilterAll); v != "0" || err != nil {
+	if v, err := readSysctl(rpFilterAll); v != "1" || err != nil {
 		t.Errorf("rp_filter is %s, %v", v, err)
+	}
+}
+
+// TestAnySourceFromDevice: what the device delivers may come from addresses
+// that the host reaches elsewhere, whatever the filter of new devices.
+func TestAnySourceFromDevice(t *testing.T) {
+	namespace(t)
+	uplink(t)
+	strict(t)
+	d := open(t, Config{Name: "tou0", Addresses: prefixes("10.77.0.7/32", "fd77::7/128"), Routes: prefixes("198.51.100.0/24")})
+	for _, c := range []struct{ local, src netip.AddrPort }{
+		{netip.MustParseAddrPort("10.77.0.7:0"), netip.MustParseAddrPort("192.0.2.50:7")},
+		{netip.MustParseAddrPort("[fd77::7]:0"), netip.MustParseAddrPort("[2001:db8:1::50]:7")},
+	} {
+		fd := socket(t, unix.SOCK_DGRAM, c.local, 0)
+		write(t, d, udp(c.src, netip.AddrPortFrom(c.local.Addr(), localPort(t, fd)), []byte("in"), false), packet.Offload{})
+		if got := recv(t, fd); got != "in" {
+			t.Errorf("received %q", got)
+		}
+	}
+}
+
+func TestDeviceProperties(t *testing.T) {
+	for _, b := range backends {
+		namespace(t)
+		d := open(t, captureAll(t.TempDir(), b))
+		link, err := netlink.LinkByName("tou0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if a := link.Attrs(); a.MTU != d.MTU() || a.Flags&net.FlagUp == 0 || d.Name() != "tou0" {
+			t.Errorf("%s has MTU %d and flags %v, device says %d", d.Name(), a.MTU, a.Flags, d.MTU())
+		}
+		addrs, err := netlink.AddrList(link, netlink.FAMILY_ALL)
+		if err != nil || len(addrs) != 1 || addrs[0].IPNet.String() != "10.77.0.7/32" {
+			t.Errorf("addresses %v, %v", addrs, err)
+		}
+		// A child that inherits a queue would keep the device alive.
+		for _, f := range d.(*device).opened.files {
+			if err := control(f, func(fd int) error {
+				flags, err := unix.FcntlInt(uintptr(fd), unix.F_GETFD, 0)
+				if flags&unix.FD_CLOEXEC == 0 {
+					t.Errorf("%s: a queue is inherited by children", b)
+				}
+				return err
+			}); err != nil {
+				t.Error(err)
+			}
+		}
+	}
+}
+
+// TestNameTakenMeanwhile: the device of somebody who was faster after we had
+// looked is not joined as one more queue.
+func TestNameTakenMeanwhile(t *testing.T) {
+	namespace(t)
+	persistent(t, "tou0")
+	h, err := netlink.NewHandle(unix.NETLINK_ROUTE)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer h.Close()
+	c := captureAll(t.TempDir(), BackendNetlink)
+	c.Queues = 2
+	if o, err := openNetlink(h, c); err == nil {
+		t.Error("joined it", o.close())
+	}
+}
+
+func TestNothingLeaks(t *testing.T) {
+	namespace(t)
+	descriptors := func() int {
+		es, err := os.ReadDir("/proc/self/fd")
+		if err != nil {
+			t.Fatal(err)
+		}
+		return len(es)
+	}
+	dir, before := t.TempDir(), 0
+	for i := range 10 {
+		d := open(t, captureAll(dir, backends[i%2]))
+		bad := captureAll(dir, backends[i%2])
+		bad.Name, bad.Endpoints = "tou1", []netip.Addr{bad.Addresses[0].Addr()}
+		if _, err := Open(bad); err == nil {
+			t.Fatal("a loop was accepted")
+		}
+		if err := d.Close(); err != nil {
+			t.Fatal(err)
+		}
+		if n := descriptors(); i == 1 {
+			before = n
+		} else if i > 1 && n != before {
+			t.Fatalf("%d descriptors after %d rounds, %d after two", n, i+1, before)
+		}
 	}
 }
 
@@ -274,9 +376,7 @@ func TestKilledRunIsCleanedUp(t *testing.T) {
 		t.Run(string(b), func(t *testing.T) {
 			namespace(t)
 			uplink(t)
-			if err := writeSysctl(rpFilterAll, "1"); err != nil {
-				t.Skipf("sysctls cannot be set here: %v", err)
-			}
+			strict(t)
 			before, dir := hostState(t), t.TempDir()
 			cmd := startHelper(t, dir, b)
 			routed(t, map[string]string{"203.0.113.7": "tou0", "2001:db8:9::7": "tou0", "192.0.2.9": "up0"})

@@ -48,11 +48,11 @@ func decodeVnet(o *packet.Offload, b *[vnetHdrLen]byte, pkt []byte) bool {
 	} else if int(o.CsumStart)+int(o.CsumOffset)+2 > len(pkt) {
 		return false
 	}
-	switch o.GSOType &^ packet.GSOECN {
+	switch o.GSOType {
 	case packet.GSONone:
 		o.GSOSize = 0
 		return len(pkt) > 0
-	case packet.GSOTCPv4, packet.GSOTCPv6:
+	case packet.GSOTCPv4, packet.GSOTCPv6, packet.GSOTCPv4 | packet.GSOECN, packet.GSOTCPv6 | packet.GSOECN:
 	default:
 		return false
 	}

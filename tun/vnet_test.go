@@ -37,6 +37,7 @@ func TestDecodeVnet(t *testing.T) {
 		{"TCP header cut", good, seg[:51], packet.Offload{}, false},
 		{"UDP segments", change(func(o *packet.Offload) { o.GSOType = packet.GSOUDPL4 }), seg, packet.Offload{}, false},
 		{"UDP fragments", change(func(o *packet.Offload) { o.GSOType = packet.GSOUDP }), seg, packet.Offload{}, false},
+		{"CWR without a type", packet.Offload{GSOType: packet.GSOECN}, seg, packet.Offload{}, false},
 		{"nothing", packet.Offload{}, nil, packet.Offload{}, false},
 	} {
 		var b [vnetHdrLen]byte
