@@ -142,11 +142,8 @@ type Tun struct {
 	// Default: auto.
 	Queues int
 	// Mark is the firewall mark (SO_MARK) of our own outer packets, which keeps
-	// them out of Routes by a policy rule. Never 0. Default: 0x746f.
+	// them out of Routes by a policy rule. Never 0. Default: 0x1067.
 	Mark uint32
-	// Table is the number of the routing table that holds Routes. Never 0 nor
-	// one of the kernel's own (253 to 255). Default: 29807.
-	Table uint32
 }
 
 // DefaultRoute reports whether all traffic of at least one family is captured.
@@ -320,5 +317,5 @@ func Default() *Config {
 // DefaultTun returns the device of a `tun` part that gives nothing but
 // addresses, without the addresses.
 func DefaultTun() *Tun {
-	return &Tun{Name: "tou0", Backend: BackendAuto, Mark: 0x746f, Table: 29807}
+	return &Tun{Name: "tou0", Backend: BackendAuto, Mark: 0x1067}
 }

@@ -143,7 +143,6 @@ var clientDefects = []defect{
 	{"path MTU too small for IPv6", `{name: edge, endpoints: ["203.0.113.7:443"`, `{path_mtu: 1279, name: edge, endpoints: ["[2001:db8::7]:443"`, `4:20: peers[0].path_mtu: 1279 is less than 1280, which every IPv6 path carries`},
 	{"too many queues", "tun: {", "tun: {queues: 17, ", `3:15: tun.queues: 17 is not in 1 to 16`},
 	{"no mark", "tun: {", "tun: {mark: 0, ", `3:13: tun.mark: 0 is not in 1 to 4294967295`},
-	{"table of the kernel", "tun: {", "tun: {table: 254, ", `3:14: tun.table: 254 is one of the tables of the kernel (253 to 255)`},
 
 	// Missing keys.
 	{"no identity", "identity: {psk: {identity: laptop-7, key_file: laptop-7.psk}}\n", "", "1:1: identity: is missing: who we are: cert, key and ca, or psk, or psk_dir\n3:9: peers[0].server_name: is missing: the DNS name that its certificate must have"},

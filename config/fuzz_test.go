@@ -47,7 +47,7 @@ func checkConfig(t *testing.T, c *Config) {
 	if !c.Identity.HasCert() && c.Identity.PSK == nil && c.Identity.PSKDir == "" {
 		t.Fatalf("no identity: %+v", c)
 	}
-	if c.Tun != nil && (len(c.Tun.Addresses) == 0 || len(c.Rules) == 0 || c.Tun.Mark == 0 || c.Tun.Table == 0) {
+	if c.Tun != nil && (len(c.Tun.Addresses) == 0 || len(c.Rules) == 0 || c.Tun.Mark == 0) {
 		t.Fatalf("incomplete tun: %+v", c.Tun)
 	}
 	for _, p := range c.Peers {

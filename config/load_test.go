@@ -88,7 +88,6 @@ tun:
   backend: water
   queues: 4
   mark: 0xff
-  table: 100
 peers:
   - {name: edge, endpoints: ["203.0.113.7:443", "[2001:db8::1]:4433"], path_mtu: 1492}
   - {name: edge-2, endpoints: ["203.0.113.8:443"], server_name: edge-2.example}
@@ -127,7 +126,6 @@ associations:
 			Backend:   BackendWater,
 			Queues:    4,
 			Mark:      0xff,
-			Table:     100,
 		},
 		Peers: []Peer{
 			{Name: "edge", Endpoints: addrPorts("203.0.113.7:443", "[2001:db8::1]:4433"), PathMTU: 1492},

@@ -226,10 +226,6 @@ func (p *parser) tun() {
 	t.Backend = enum(p.decoder, &r.backend, BackendAuto, BackendAuto, BackendNetlink, BackendWater)
 	t.Queues = p.autoInteger(&r.queues, 1, 16)
 	t.Mark = uint32(p.integer(&r.mark, int(t.Mark), 1, 0xffffffff))
-	t.Table = uint32(p.integer(&r.table, int(t.Table), 1, 0xffffffff))
-	if r.table.ok() && t.Table >= 253 && t.Table <= 255 {
-		p.errorf(&r.table.at, "%d is one of the tables of the kernel (253 to 255)", t.Table)
-	}
 }
 
 // routes reads the routes of the device, among which the word default stands

@@ -90,7 +90,6 @@ type rawTun struct {
 	backend   scalar
 	queues    scalar
 	mark      scalar
-	table     scalar
 }
 
 func (r *rawTun) fields() []field {
@@ -102,7 +101,6 @@ func (r *rawTun) fields() []field {
 		{"backend", &r.backend},
 		{"queues", &r.queues},
 		{"mark", &r.mark},
-		{"table", &r.table},
 	}
 }
 
