@@ -122,6 +122,7 @@ func TestMaxAssociations(t *testing.T) {
 		check(t, err)
 		as = append(as, a)
 	}
+	eventually(t, "two associations", func() bool { return w.server.Stats().Associations == 2 })
 	if _, err := w.connect("198.51.100.7:5002"); err == nil {
 		t.Error("third association")
 	}

@@ -8,6 +8,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -129,6 +130,7 @@ func exchange(t *testing.T, a *Association, ev *recorder, conn *pion.Conn) {
 	want := payloads(200)
 	read := make(chan error, 1)
 	var got [][]byte
+	var arrived atomic.Int32
 	go func() {
 		for {
 			b := make([]byte, 2000)
@@ -138,6 +140,7 @@ func exchange(t *testing.T, a *Association, ev *recorder, conn *pion.Conn) {
 				return
 			}
 			got = append(got, b[:n])
+			arrived.Add(1)
 		}
 	}()
 	for _, p := range want {
@@ -147,6 +150,8 @@ func exchange(t *testing.T, a *Association, ev *recorder, conn *pion.Conn) {
 	}
 	eventually(t, "the library's records", func() bool { return len(ev.received(a)) == len(want) })
 	sameRecords(t, ev.received(a), want)
+	// The library's Read may lose its last record to a close_notify.
+	eventually(t, "our records", func() bool { return int(arrived.Load()) == len(want) })
 	check(t, a.Close(nil))
 	if err := <-read; !errors.Is(err, io.EOF) {
 		t.Errorf("the library's Read ended with: %v", err)
