@@ -29,6 +29,9 @@ const (
 	clientAddr = "198.51.100.7:5000"
 )
 
+// longAgo is before synctest's clock begins.
+var longAgo = time.Date(1999, 1, 1, 0, 0, 0, 0, time.UTC)
+
 // authority is a test CA.
 type authority struct {
 	cert *x509.Certificate
@@ -48,7 +51,7 @@ func newAuthority(t testing.TB) *authority {
 	check(t, err)
 	c := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
+		NotBefore: longAgo, NotAfter: time.Now().Add(time.Hour), KeyUsage: x509.KeyUsageCertSign,
 	}
 	der, err := x509.CreateCertificate(rand.Reader, c, c, key.Public(), key)
 	check(t, err)
@@ -72,7 +75,7 @@ func (a *authority) issue(t testing.TB, name string, useRSA bool, edit func(*x50
 	check(t, err)
 	c := &x509.Certificate{
 		SerialNumber: serial(), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
-		NotBefore: time.Now().Add(-time.Hour), NotAfter: time.Now().Add(time.Hour),
+		NotBefore: longAgo, NotAfter: time.Now().Add(time.Hour),
 		KeyUsage:    x509.KeyUsageDigitalSignature,
 		ExtKeyUsage: []x509.ExtKeyUsage{x509.ExtKeyUsageClientAuth, x509.ExtKeyUsageServerAuth},
 	}

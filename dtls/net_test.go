@@ -35,7 +35,6 @@ type memSock struct {
 	queue   []memDatagram
 	closed  bool
 	expired bool
-	timer   *time.Timer
 	werr    error
 	batches [][]udp.Message // kept when record is set
 	record  bool
