@@ -355,4 +355,3 @@ func size(name string, whole int64) string {
 	}
 	return fmt.Sprintf("%d of %d MB", info.Size()/1e6, whole/1e6)
 }
-

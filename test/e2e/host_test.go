@@ -119,22 +119,19 @@ func TestDefaultRoute(t *testing.T) {
 	}
 }
 
-// TestLoopIsRefused: the host has a rule that sends marked packets, too, where
-// the routes into the tunnel are looked up.
+// TestLoopIsRefused: the device's own network has the gateway in it, so that
+// the way to the gateway would be through the tunnel to it.
 func TestLoopIsRefused(t *testing.T) {
 	w := newWorld(t, options{idle: true})
 	host := w.Sites[0].Gateway
-	// 29807 is the default of tun.table.
-	_, err := host.Run(w.ctx, "ip", "rule", "add", "priority", "10", "to", testnet.GatewayAddr.String(), "lookup", "29807")
-	w.must(err)
 	before := w.state(host)
 	config := lab.ClientConfig("client")
-	everything(&config)
+	config.TUN.Addresses = []string{"203.0.113.9/24"}
 	file, err := w.WriteFile("client.yaml", config.String())
 	w.must(err)
 	_, err = host.Run(w.within(10*time.Second), w.Binary, "run", "-c", file)
-	if err == nil || !strings.Contains(err.Error(), "loop") {
-		t.Errorf("run: %v, want that it would loop", err)
+	if err == nil || !strings.Contains(err.Error(), "loop") || !strings.Contains(err.Error(), "203.0.113.7") {
+		t.Errorf("run: %v, want that it would loop and why", err)
 	}
 	w.sameState("refused", before, w.state(host))
 }

@@ -240,6 +240,7 @@ func TestGracefulStop(t *testing.T) {
 			if err != nil || !bytes.Equal(append(got, rest...), data) {
 				t.Errorf("%d of %d bytes, %v", len(got)+len(rest), size, err)
 			}
+			w.must(c.Close())
 			drained := time.Now()
 			w.must(<-stopped)
 			// It does not wait for anything when no flow is left.

@@ -167,7 +167,7 @@ func TestLoss(t *testing.T) {
 	for _, c := range []struct {
 		share float64
 		size  int
-	}{{0.01, 20 << 20}, {0.05, 5 << 20}} {
+	}{{0.01, 4 << 20}, {0.05, 1 << 20}} {
 		t.Run(fmt.Sprintf("%.0f%%", c.share*100), func(t *testing.T) {
 			w := newWorld(t, options{bulk: true})
 			server := w.serve(testnet.ServerAddr, echo)

@@ -191,8 +191,9 @@ func (d *Daemon) WaitPeer(ctx context.Context, name, state string) error {
 	})
 }
 
-// Metrics returns the metrics page of the admin HTTP server: the sum over all
-// labels for each metric name.
+// Metrics returns the metrics page of the admin HTTP server: each value under
+// its name with labels, as on the page, and the sums over all labels under the
+// bare names.
 func (d *Daemon) Metrics(ctx context.Context) (map[string]float64, error) {
 	client := http.Client{Transport: &http.Transport{
 		DisableKeepAlives: true,
@@ -229,8 +230,11 @@ func (d *Daemon) Metrics(ctx context.Context) (map[string]float64, error) {
 		if err != nil {
 			continue
 		}
-		name, _, _ := strings.Cut(line[:i], "{")
+		name, _, labelled := strings.Cut(line[:i], "{")
 		sums[name] += value
+		if labelled {
+			sums[line[:i]] = value
+		}
 	}
 	return sums, nil
 }

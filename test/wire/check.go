@@ -56,6 +56,10 @@ type Report struct {
 	// Neighbour counts ARP, neighbour discovery and multicast listener packets,
 	// without which no link works.
 	Neighbour int
+	// Unreachable counts ICMP errors of hosts or routers about a datagram of the
+	// tunnel, such as one for a socket that was just closed. They hold what the
+	// datagram began with, and nothing else.
+	Unreachable int
 	// Strange lists what should not be there, at most maxStrange of it, and
 	// StrangePackets counts all of it.
 	Strange        []string
@@ -152,6 +156,10 @@ func (c *checker) packet(p gopacket.Packet) {
 		c.Neighbour++
 		return
 	}
+	if c.unreachable(p) {
+		c.Unreachable++
+		return
+	}
 	udp, _ := p.Layer(layers.LayerTypeUDP).(*layers.UDP)
 	if udp == nil {
 		c.strange("%s", summary(p))
@@ -189,6 +197,26 @@ func neighbour(p gopacket.Packet) bool {
 		return true
 	}
 	return false
+}
+
+// unreachable reports whether the packet is an ICMP error about a datagram of
+// the tunnel.
+func (c *checker) unreachable(p gopacket.Packet) bool {
+	var quote []byte
+	first := layers.LayerTypeIPv4
+	if icmp, ok := p.Layer(layers.LayerTypeICMPv4).(*layers.ICMPv4); ok && icmp.TypeCode.Type() == layers.ICMPv4TypeDestinationUnreachable {
+		quote = icmp.Payload
+	}
+	if icmp, ok := p.Layer(layers.LayerTypeICMPv6).(*layers.ICMPv6); ok && icmp.TypeCode.Type() == layers.ICMPv6TypeDestinationUnreachable && len(icmp.Payload) > 4 {
+		first, quote = layers.LayerTypeIPv6, icmp.Payload[4:]
+	}
+	if quote == nil {
+		return false
+	}
+	// The datagram is cut short, so its lengths do not fit.
+	inner := gopacket.NewPacket(quote, first, gopacket.DecodeOptions{Lazy: true, NoCopy: true})
+	udp, _ := inner.Layer(layers.LayerTypeUDP).(*layers.UDP)
+	return udp != nil && (uint16(udp.SrcPort) == c.port || uint16(udp.DstPort) == c.port)
 }
 
 func summary(p gopacket.Packet) (s string) {

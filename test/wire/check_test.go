@@ -88,6 +88,16 @@ func capture(t *testing.T, packets ...[]byte) string {
 	return name
 }
 
+// portUnreachable is the ICMP error that the host at the other end of frame
+// would send for it.
+func portUnreachable(t *testing.T, frameAbout []byte) []byte {
+	t.Helper()
+	ip := &layers.IPv4{Version: 4, TTL: 64, Protocol: layers.IPProtocolICMPv4, SrcIP: net.IP{203, 0, 113, 7}, DstIP: net.IP{192, 0, 2, 2}}
+	icmp := &layers.ICMPv4{TypeCode: layers.CreateICMPv4TypeCode(layers.ICMPv4TypeDestinationUnreachable, layers.ICMPv4CodePort)}
+	const ethernet, quoted = 14, 20 + 8 + 20
+	return frame(t, layers.EthernetTypeIPv4, ip, icmp, gopacket.Payload(frameAbout[ethernet:ethernet+quoted]))
+}
+
 func TestCheckFile(t *testing.T) {
 	const id = "8 bytes."
 	hello, ccs := rec(22, 0, "", 180), rec(20, 0, "", 1)
@@ -98,6 +108,8 @@ func TestCheckFile(t *testing.T) {
 	}{
 		{"handshake and data", [][]byte{arp(t), udpPacket(t, 443, hello), udpPacket(t, 443, join(ccs, rec(22, 1, "", 40))), udpPacket(t, 443, rec(23, 1, "", 1300))}, ""},
 		{"connection ids", [][]byte{udpPacket(t, 443, hello), udpPacket(t, 443, join(rec(25, 1, id, 300), rec(25, 1, id, 300), rec(25, 1, id, 17)))}, ""},
+		{"a socket just closed", [][]byte{udpPacket(t, 443, hello), portUnreachable(t, udpPacket(t, 443, hello))}, ""},
+		{"an error about something else", [][]byte{udpPacket(t, 443, hello), portUnreachable(t, udpPacket(t, 53, hello))}, "ICMPv4"},
 		{"first version", [][]byte{udpPacket(t, 443, join([]byte{22, 0xfe, 0xff}, hello[3:]))}, ""},
 		{"nothing", [][]byte{arp(t)}, "no DTLS"},
 		{"a TCP packet", [][]byte{udpPacket(t, 443, hello), tcpPacket(t)}, "TCP"},
