@@ -15,10 +15,13 @@ const (
 	// DefaultResetLinger is how long an end that is to be reset may stand still
 	// before it has acknowledged what the failed end had sent.
 	DefaultResetLinger = 5 * time.Second
-	// DefaultGrowAfter is more than a path of two gateways and the reader's
-	// kernel takes for a program that never reads, with buffers at their start
-	// sizes. Whoever lets more pass reads.
-	DefaultGrowAfter = 768 << 10
+	// DefaultGrowAfter is more than a path of two gateways takes for a program
+	// that never reads while all buffers have their start sizes; 128 KiB of it
+	// are the reader's own kernel. Whoever lets more pass reads.
+	DefaultGrowAfter = 384 << 10
+	// startRead is how many bytes a pump reads at a time before that, because
+	// what it has read and cannot write is absorbed too.
+	startRead = 16 << 10
 
 	never = math.MaxUint64
 )
@@ -59,8 +62,8 @@ type Config struct {
 	BufferMax int
 	// GrowAfter is how many bytes a direction has to move before its buffers
 	// grow: until then a reader that never reads costs what the streams were
-	// made with. From then on they may be as large as what has been moved. Zero:
-	// DefaultGrowAfter.
+	// made with. From then on they may be as large as what has been moved. Used
+	// only with BufferMax. Zero: DefaultGrowAfter.
 	GrowAfter int
 	// OnEnd, if set, is called once for each flow after its streams and buffers
 	// are released. It must not block.

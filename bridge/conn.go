@@ -21,7 +21,8 @@ type Conn interface {
 // NewConnStream takes c and gives it as a Stream. It costs two goroutines and one
 // or two buffers until it is closed or reset: it is for systems and connections
 // that have nothing better. SetBuffers has no effect, Outstanding counts what the
-// system has not taken, and SetKeepalive works for TCP.
+// system has not taken, SetKeepalive works for TCP, and a reset behind unread
+// data is noticed when that has been read or something is written.
 func NewConnStream(c Conn) Stream {
 	s := &connStream{c: c}
 	s.wait.L = &s.mu

@@ -123,7 +123,7 @@ func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*s
 		return nil, err
 	}
 	recvErr(fd, family, 0)
-	s.established(&d.cfg)
+	d.established(s)
 	return s, nil
 }
 
@@ -137,11 +137,43 @@ func (d *Dialer) setOptions(fd int) error {
 	// is better without one of them than none at all.
 	// Bytes are gathered before they are written; Nagle would only add delay.
 	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NODELAY, 1)
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, d.cfg.NotSent)
+	notSent := d.cfg.NotSent
+	if n := d.cfg.StartBuffer; n > 0 {
+		notSent = min(notSent, n)
+		setStartBuffer(fd, n)
+	}
+	_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, notSent)
 	if t := d.cfg.UserTimeout; t > 0 {
 		_ = unix.SetsockoptInt(fd, unix.IPPROTO_TCP, unix.TCP_USER_TIMEOUT, int(t.Milliseconds()))
 	}
 	return nil
+}
+
+// established completes the options of a connected socket.
+func (d *Dialer) established(s *socket) {
+	s.notSent = d.cfg.NotSent
+	if n := d.cfg.StartBuffer; n > 0 {
+		s.sendSmall.Store(n < d.cfg.NotSent)
+		// Without it the kernel tunes from the start.
+		_ = hold(s.fd)
+	}
+}
+
+// setStartBuffer makes the receive window n bytes at first. The lock that
+// SO_RCVBUF sets is taken off again before the handshake, because the window
+// scale would be chosen for a window that never grows; hold puts it back.
+func setStartBuffer(fd, n int) {
+	if unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0) != nil {
+		return // not known before Linux 5.14: the lock would be for good
+	}
+	// The kernel doubles the value and counts half of it as window.
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_RCVBUF, n)
+	_ = unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0)
+}
+
+// hold ends the kernel's tuning of the receive buffer for now.
+func hold(fd int) error {
+	return unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, rcvbufLock)
 }
 
 // waitConnected waits for the outcome of a connect that is under way.

@@ -2,10 +2,11 @@ package bridge
 
 import (
 	"context"
-	"io"
+	"errors"
 	"net"
 	"net/netip"
 	"sync"
+	"syscall"
 	"testing"
 	"time"
 
@@ -36,42 +37,67 @@ func adopt(t testing.TB, d *Dialer, c net.Conn) *socket {
 	if err != nil {
 		t.Fatal(err)
 	}
-	s.established(&d.cfg)
+	d.established(s)
 	return s
+}
+
+// listen listens on loopback with the segment size of an Ethernet: the kernel
+// sizes send buffers by it, and loopback's own would give megabytes. A window
+// other than 0 is as DialerConfig.StartBuffer.
+func listen(t testing.TB, window int) net.Listener {
+	t.Helper()
+	lc := net.ListenConfig{Control: func(_, _ string, c syscall.RawConn) error {
+		var optErr error
+		err := c.Control(func(fd uintptr) {
+			if optErr = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, 1460); window > 0 {
+				setStartBuffer(int(fd), window)
+			}
+		})
+		return errors.Join(err, optErr)
+	}}
+	ln, err := lc.Listen(t.Context(), "tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return ln
 }
 
 // relay is a bridge between two real TCP connections: programs connect to Addr
 // and reach the server behind it.
 type relay struct {
 	*Bridge
-	d    *Dialer
-	ln   net.Listener
-	Addr netip.AddrPort
-	wg   sync.WaitGroup
+	// portable: both ends are NewConnStreams instead of kernel sockets.
+	portable bool
+	d        *Dialer
+	ln       net.Listener
+	Addr     netip.AddrPort
+	wg       sync.WaitGroup
 }
 
 func newRelay(t testing.TB, server netip.AddrPort, cfg Config, dcfg DialerConfig) *relay {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	r := &relay{Bridge: New(cfg), d: NewDialer(dcfg), ln: ln, Addr: ln.Addr().(*net.TCPAddr).AddrPort()}
+	return startRelay(t, &relay{Bridge: New(cfg), d: NewDialer(dcfg)}, server)
+}
+
+func startRelay(t testing.TB, r *relay, server netip.AddrPort) *relay {
+	t.Helper()
+	ln := listen(t, r.d.cfg.StartBuffer)
+	r.ln, r.Addr = ln, ln.Addr().(*net.TCPAddr).AddrPort()
 	r.wg.Go(func() {
 		for {
 			c, err := ln.Accept()
 			if err != nil {
 				return
 			}
-			b, err := r.d.Dial(context.Background(), server)
+			src := c.RemoteAddr().(*net.TCPAddr).AddrPort()
+			a, b, err := r.ends(t, c, server)
 			if err != nil {
 				c.(*net.TCPConn).SetLinger(0)
 				c.Close()
 				continue
 			}
-			src := c.RemoteAddr().(*net.TCPAddr).AddrPort()
 			// ErrFull and ErrClosed reset both, which is what the test sees.
-			_, _ = r.Join(adopt(t, r.d, c), b, Meta{Src: src, Dst: server})
+			_, _ = r.Join(a, b, Meta{Src: src, Dst: server})
 		}
 	})
 	t.Cleanup(func() {
@@ -87,13 +113,24 @@ func newRelay(t testing.TB, server netip.AddrPort, cfg Config, dcfg DialerConfig
 	return r
 }
 
+func (r *relay) ends(t testing.TB, c net.Conn, server netip.AddrPort) (a, b Stream, err error) {
+	if r.portable {
+		o, err := net.DialTCP("tcp", nil, net.TCPAddrFromAddrPort(server))
+		if err != nil {
+			return nil, nil, err
+		}
+		return NewConnStream(c.(*net.TCPConn)), NewConnStream(o), nil
+	}
+	if b, err = r.d.Dial(context.Background(), server); err != nil {
+		return nil, nil, err
+	}
+	return adopt(t, r.d, c), b, nil
+}
+
 // serve runs handle for each connection to the returned address.
 func serve(t testing.TB, handle func(c *net.TCPConn)) netip.AddrPort {
 	t.Helper()
-	ln, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
+	ln := listen(t, 0)
 	var wg sync.WaitGroup
 	wg.Go(func() {
 		for {
@@ -125,81 +162,4 @@ func dial(t testing.TB, addr netip.AddrPort) *net.TCPConn {
 	}
 	t.Cleanup(func() { c.Close() })
 	return c
-}
-
-// BenchmarkKernelFlow moves bytes through a bridge between two kernel sockets
-// on loopback; direct is the same without a bridge.
-func BenchmarkKernelFlow(b *testing.B) {
-	sink := serve(b, func(c *net.TCPConn) {
-		buf := make([]byte, 256<<10)
-		for {
-			if _, err := c.Read(buf); err != nil {
-				return
-			}
-		}
-	})
-	run := func(b *testing.B, addr netip.AddrPort) {
-		c := dial(b, addr)
-		_ = c.SetDeadline(time.Time{})
-		p := make([]byte, 256<<10)
-		b.SetBytes(int64(len(p)))
-		b.ReportAllocs()
-		start := cpuTime(b)
-		for b.Loop() {
-			if _, err := c.Write(p); err != nil {
-				b.Fatal(err)
-			}
-		}
-		// Of client, bridge and server together; steadier than the rate when
-		// the machine does other things as well.
-		b.ReportMetric((cpuTime(b)-start).Seconds()*1e9/float64(b.N)/float64(len(p)), "cpu-s/GB")
-		c.CloseWrite()
-		if _, err := c.Read(p); err != io.EOF {
-			b.Fatal(err)
-		}
-	}
-	b.Run("direct", func(b *testing.B) { run(b, sink) })
-	for name, cfg := range map[string]struct {
-		c Config
-		d DialerConfig
-	}{
-		"tuned":      {},
-		"bounded":    {Config{BufferMax: 2 << 20}, DialerConfig{HoldBuffers: true}},
-		"bounded-8M": {Config{BufferMax: 8 << 20}, DialerConfig{HoldBuffers: true}},
-		"lowat-32K":  {Config{}, DialerConfig{NotSent: 32 << 10}},
-		"lowat-128K": {Config{}, DialerConfig{NotSent: 128 << 10}},
-		"lowat-256K": {Config{}, DialerConfig{NotSent: 256 << 10}},
-		"lowat-1M":   {Config{}, DialerConfig{NotSent: 1 << 20}},
-	} {
-		b.Run(name, func(b *testing.B) { run(b, newRelay(b, sink, cfg.c, cfg.d).Addr) })
-	}
-}
-
-func cpuTime(t testing.TB) time.Duration {
-	var ru unix.Rusage
-	if err := unix.Getrusage(unix.RUSAGE_SELF, &ru); err != nil {
-		t.Fatal(err)
-	}
-	return time.Duration(ru.Utime.Nano() + ru.Stime.Nano())
-}
-
-// BenchmarkRoundTrip is a one-byte request and answer over one connection.
-func BenchmarkRoundTrip(b *testing.B) {
-	echo := serve(b, func(c *net.TCPConn) { _, _ = io.Copy(struct{ io.Writer }{c}, c) })
-	run := func(b *testing.B, addr netip.AddrPort) {
-		c := dial(b, addr)
-		_ = c.SetDeadline(time.Time{})
-		p := make([]byte, 1)
-		b.ReportAllocs()
-		for b.Loop() {
-			if _, err := c.Write(p); err != nil {
-				b.Fatal(err)
-			}
-			if _, err := io.ReadFull(c, p); err != nil {
-				b.Fatal(err)
-			}
-		}
-	}
-	b.Run("direct", func(b *testing.B) { run(b, echo) })
-	b.Run("bridge", func(b *testing.B) { run(b, newRelay(b, echo, Config{}, DialerConfig{}).Addr) })
 }

@@ -76,7 +76,7 @@ func anyOrder(t *rapid.T) {
 		s.takes(-1)
 		s.acks(true)
 	}
-	time.Sleep(lingerTimes * DefaultResetLinger)
+	time.Sleep(2 * lingerLast) // nothing keeps a reset waiting any more
 	synctest.Wait()
 
 	over := failed[0] || failed[1] || fin[0] && fin[1]

@@ -36,7 +36,9 @@ type pump struct {
 	held   *packet.Buffer
 	off, n int
 	eof    bool // the source has sent FIN
-	grow   uint64
+
+	grow    uint64 // at how many bytes the buffers grow next
+	readMax int    // most bytes to read at a time
 
 	bytes atomic.Uint64 // written to the sink
 	// done: FIN was passed on. drained: done, or the source has failed and all
@@ -47,7 +49,10 @@ type pump struct {
 func (p *pump) init(f *Flow, from int) {
 	p.f, p.from = f, from
 	p.goFn = p.run
-	p.grow = f.b.cfg.growAfter()
+	p.readMax = packet.Size
+	if p.grow = f.b.cfg.growAfter(); p.grow != never {
+		p.readMax = startRead
+	}
 }
 
 // wake starts the pump if it waits in state wait, and makes a running one look
@@ -167,7 +172,7 @@ func (p *pump) move() (next uint32) {
 		}
 		p.off, p.n = 0, 0
 		p.fresh()
-		n, err := src.Read(p.held.B)
+		n, err := src.Read(p.held.B[:p.readMax])
 		switch {
 		case n > 0:
 			p.n = n
@@ -201,6 +206,7 @@ func (p *pump) growBuffers(src, dst Stream) {
 	if total < p.grow {
 		return
 	}
+	p.readMax = packet.Size
 	limit := uint64(p.f.b.cfg.BufferMax)
 	size := min(total, limit)
 	src.SetBuffers(int(size), 0)

@@ -14,9 +14,8 @@ const (
 	// recvCheck is after how many bytes read the size of the receive buffer is
 	// looked at: a getsockopt costs as much as copying 2 KiB.
 	recvCheck = 256 << 10
-	// notSentMax bounds how far SetBuffers raises the unsent bytes: more was not
-	// faster in BenchmarkKernelFlow.
-	notSentMax = 128 << 10
+	// recvFloor is what SetBuffers makes of the receive window at once if it may.
+	recvFloor = 256 << 10
 
 	// Bits of SO_BUF_LOCK, include/uapi/linux/socket.h.
 	rcvbufLock = 2
@@ -42,16 +41,11 @@ type socket struct {
 	sinceCheck int          // bytes read since the last look at the receive buffer; rmu
 	recvMax    atomic.Int64 // to which the receive buffer may grow; 0: not watched
 
+	notSent   int         // DialerConfig.NotSent
+	sendSmall atomic.Bool // as much as notSent may not be unsent yet
+
 	nmu    sync.Mutex // held during a call of notify
 	notify func(readable, writable, failed bool)
-}
-
-func (s *socket) established(cfg *DialerConfig) {
-	if cfg.HoldBuffers {
-		// Not before the handshake: the window scale would be chosen for it.
-		// On a kernel without it, tuning is not held back.
-		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, rcvbufLock)
-	}
 }
 
 func (s *socket) event(ev uint32) {
@@ -155,7 +149,7 @@ func (s *socket) checkRecv(n int) {
 	}
 	s.sinceCheck = 0
 	if size, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && 2*size > limit {
-		if unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, rcvbufLock) == nil {
+		if hold(s.fd) == nil {
 			s.recvMax.CompareAndSwap(int64(limit), 0)
 		}
 	}
@@ -168,6 +162,13 @@ func (s *socket) Write(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	done := 0
+	if s.sendSmall.Load() {
+		// The kernel looks at the unsent bytes only before it begins a segment,
+		// and fills the last one up to 64 KiB.
+		if !s.writable() {
+			return 0, unix.EAGAIN
+		}
+	}
 	for done < len(p) {
 		n, err := unix.Write(s.fd, p[done:])
 		switch {
@@ -182,6 +183,14 @@ func (s *socket) Write(p []byte) (int, error) {
 		}
 	}
 	return done, nil
+}
+
+// writable reports whether less than half of what may be unsent is. If not, the
+// kernel will report when it is.
+func (s *socket) writable() bool {
+	fds := [1]unix.PollFd{{Fd: int32(s.fd), Events: unix.POLLOUT}}
+	n, err := unix.Poll(fds[:], 0)
+	return err != nil || n > 0 // of an error write(2) will tell
 }
 
 func (s *socket) CloseWrite() error {
@@ -252,8 +261,8 @@ func (s *socket) SetNotify(fn func(readable, writable, failed bool)) {
 }
 
 // SetBuffers implements Stream. It lets the kernel tune the receive buffer
-// within recv bytes, its own overhead included, and hold up to a quarter of
-// send unsent.
+// within recv bytes, its own overhead included, and hold send bytes unsent, but
+// not more than DialerConfig.NotSent.
 func (s *socket) SetBuffers(recv, send int) {
 	s.emu.Lock()
 	defer s.emu.Unlock()
@@ -262,12 +271,17 @@ func (s *socket) SetBuffers(recv, send int) {
 	}
 	if recv > 0 {
 		s.recvMax.Store(int64(recv))
+		// From a small window on a short path the kernel does not grow: it sees
+		// every round trip's bytes read in time, and nothing of what waking up for
+		// so few of them costs. SO_RCVBUF doubles its value and sets the lock.
+		if n, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && n < min(recv, 2*recvFloor) {
+			_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF, min(recv/2, recvFloor))
+		}
 		_ = unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_BUF_LOCK, 0)
 	}
-	if send > 0 {
-		if now, err := unix.GetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT); err == nil && now < min(send/4, notSentMax) {
-			_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, min(send/4, notSentMax))
-		}
+	if send > 0 && s.sendSmall.Load() {
+		s.sendSmall.Store(send < s.notSent)
+		_ = unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, min(send, s.notSent))
 	}
 }
 
