@@ -101,7 +101,7 @@ help: ## this list
 .PHONY: need-net need-race
 need-net:
 	@test/need ip=iproute2 nft=nftables tcpdump curl nginx=nginx-light iperf3 \
-	  ssh=openssh-client scp=openssh-client sshd=openssh-server wg=wireguard-tools \
+	  ssh=openssh-client scp=openssh-client sshd=openssh-server \
 	  ps=procps ethtool ping=iputils-ping
 need-race:
 	@test/need gcc /usr/include/stdlib.h=libc6-dev

@@ -21,7 +21,7 @@ const faultTable = "inet fault"
 //
 // A batch that segmentation offload carries through the namespace counts as one
 // packet here. Where single datagrams must be lost use package relay, or switch
-// the offload off with CutSegments.
+// the offload off with SetSegmentation.
 func (ns *Namespace) Drop(share float64, filter string) error {
 	if filter == "" {
 		filter = "meta l4proto udp"
@@ -79,12 +79,16 @@ func (ns *Namespace) Nft(ruleset string) error {
 	return err
 }
 
-// CutSegments switches UDP segmentation offload of a link off, so that the
-// kernel cuts batches into datagrams before they reach the other end, as a
+// SetSegmentation switches UDP segmentation offload of a link on or off. Off,
+// the kernel cuts batches into datagrams before they reach the other end, as a
 // network card without the offload would see them.
-func (ns *Namespace) CutSegments(link string) error {
+func (ns *Namespace) SetSegmentation(link string, on bool) error {
 	ctx, cancel := context.WithTimeout(context.Background(), rulesTimeout)
 	defer cancel()
-	_, err := ns.Run(ctx, "ethtool", "-K", link, "tx-udp-segmentation", "off")
+	state := "off"
+	if on {
+		state = "on"
+	}
+	_, err := ns.Run(ctx, "ethtool", "-K", link, "tx-udp-segmentation", state)
 	return err
 }

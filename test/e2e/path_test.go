@@ -172,8 +172,8 @@ func TestLoss(t *testing.T) {
 			w := newWorld(t, options{bulk: true})
 			server := w.serve(testnet.ServerAddr, echo)
 			w.must(errors.Join(
-				w.Sites[0].Gateway.CutSegments("wan0"),
-				w.Gateway.CutSegments("wan0"),
+				w.Sites[0].Gateway.SetSegmentation("wan0", false),
+				w.Gateway.SetSegmentation("wan0", false),
 				w.Internet.Drop(c.share, ""),
 			))
 			start := time.Now()
