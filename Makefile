@@ -11,6 +11,10 @@ GO          ?= go
 VERSION     ?= $(shell git describe --tags --always --dirty 2>/dev/null || echo devel)
 STATICCHECK := honnef.co/go/tools/cmd/staticcheck@v0.8.2
 
+# Where Debian keeps nginx, nft and sshd, and where Go's own archive puts go:
+# not everybody's PATH has them.
+export PATH := $(PATH):/usr/sbin:/sbin:/usr/local/go/bin
+
 # Tests that need namespaces fail where they would otherwise be skipped.
 export TESTNET_REQUIRED := 1
 

@@ -231,15 +231,6 @@ func (ns *Namespace) linkUp(name string) error {
 	return ns.onLink(name, netlink.LinkSetUp)
 }
 
-// SetLink takes a link down or brings it up again, with the default routes
-// through it lost as in life.
-func (ns *Namespace) SetLink(name string, up bool) error {
-	if up {
-		return ns.linkUp(name)
-	}
-	return ns.onLink(name, netlink.LinkSetDown)
-}
-
 // SetMTU changes the MTU of a link, in bytes of IP packet.
 func (ns *Namespace) SetMTU(name string, mtu int) error {
 	return ns.onLink(name, func(l netlink.Link) error { return netlink.LinkSetMTU(l, mtu) })

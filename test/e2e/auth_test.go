@@ -215,10 +215,7 @@ func TestAccept(t *testing.T) {
 	} {
 		t.Run(c.name, func(t *testing.T) {
 			w := newWorld(t, options{gateway: func(g *lab.Config) { g.Accept = c.accept }})
-			l, err := w.Server.Listen("tcp", testnet.ServerAddr.String()+":8080")
-			w.must(err)
-			defer l.Close()
-			conn, err := w.dial(netip.AddrPortFrom(testnet.ServerAddr, 8080))
+			err := w.ask(w.app(), w.serveAt(w.Server, netip.AddrPortFrom(testnet.ServerAddr, 8080), echo))
 			switch {
 			case c.open && err != nil:
 				t.Error(err)
@@ -226,9 +223,6 @@ func TestAccept(t *testing.T) {
 				// ICMP "communication administratively prohibited" is
 				// EHOSTUNREACH to a Linux program.
 				t.Errorf("%v, want that the host is unreachable", err)
-			}
-			if conn != nil {
-				conn.Close()
 			}
 		})
 	}
@@ -245,10 +239,7 @@ func TestGatewayItselfIsClosed(t *testing.T) {
 	}})
 	for port, open := range map[uint16]bool{7: true, 8: false} {
 		to := netip.AddrPortFrom(netip.MustParseAddr("198.51.100.1"), port)
-		l, err := w.Gateway.Listen("tcp", to.String())
-		w.must(err)
-		defer l.Close()
-		_, err = w.dial(to)
+		err := w.ask(w.app(), w.serveAt(w.Gateway, to, echo))
 		if open && err != nil || !open && !unreachable(err) {
 			t.Errorf("port %d: %v; open: %v", port, err, open)
 		}

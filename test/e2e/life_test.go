@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -102,24 +103,27 @@ func ends(c *net.TCPConn, patience time.Duration) error {
 // TestGatewayKilled: a gateway that dies without a word comes back, and with it
 // the service; old flows are told.
 func TestGatewayKilled(t *testing.T) {
-	t.Parallel()
-	w := newWorld(t, options{client: hurry, gateway: hurry})
-	server := w.serve(testnet.ServerAddr, echo)
-	old := w.mustDial(server)
-	w.must(echoed(old, "before"))
+	for name, change := range map[string]func(*lab.Config){"default timers": nil, "quick timers": hurry} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			w := newWorld(t, options{client: change, gateway: change})
+			server := w.serve(testnet.ServerAddr, echo)
+			old := w.mustDial(server)
+			w.must(echoed(old, "before"))
 
-	w.gateway.Kill9()
-	killed := time.Now()
-	w.must(w.gateway.Restart(w.ctx))
-	w.eventually(20*time.Second, func() error { return w.ask(w.app(), server) })
-	t.Logf("new flows %v after the kill", time.Since(killed).Round(10*time.Millisecond))
-
-	// What the application does next tells it.
-	_, _ = io.WriteString(old, "after")
-	if err := ends(old, 20*time.Second); err == nil || timedOut(err) {
-		t.Errorf("the old flow: %v, want its end", err)
+			w.gateway.Kill9()
+			killed := time.Now()
+			w.must(w.gateway.Restart(w.ctx))
+			// What the application does next tells it.
+			_, _ = io.WriteString(old, "after")
+			w.eventually(40*time.Second, func() error { return w.ask(w.app(), server) })
+			t.Logf("new flows %v after the kill", time.Since(killed).Round(10*time.Millisecond))
+			if err := ends(old, 40*time.Second); err == nil || timedOut(err) {
+				t.Errorf("the old flow: %v, want its end", err)
+			}
+			t.Logf("the old flow's end %v after the kill", time.Since(killed).Round(10*time.Millisecond))
+		})
 	}
-	t.Logf("the old flow's end %v after the kill", time.Since(killed).Round(10*time.Millisecond))
 }
 
 // TestClientKilled: a client that dies without a word comes back; the gateway
@@ -128,13 +132,12 @@ func TestClientKilled(t *testing.T) {
 	t.Parallel()
 	w := newWorld(t, options{client: hurry, gateway: hurry})
 	ended := make(chan error, 1)
-	first := true
+	var accepted atomic.Int32
 	server := w.serve(testnet.ServerAddr, func(c *net.TCPConn) {
-		if !first {
+		if accepted.Add(1) > 1 {
 			echo(c)
 			return
 		}
-		first = false
 		_, err := io.Copy(c, c)
 		ended <- err
 	})

@@ -68,7 +68,7 @@ func TestSiteToSite(t *testing.T) {
 		},
 	})
 	for _, addr := range []netip.Addr{testnet.AppAddr, testnet.AppAddr6} {
-		there := serveIn(w, w.app(), addr, echo)
+		there := w.serveAt(w.app(), netip.AddrPortFrom(addr, 0), echo)
 		w.must(w.ask(w.Server, there))
 		_, err := w.dialFrom(w.Server, netip.AddrPortFrom(addr, 9), 5*time.Second)
 		if !refused(err) {

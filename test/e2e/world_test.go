@@ -211,13 +211,13 @@ func (w *world) keep() {
 // handler returns. It returns the address, of the family of addr.
 func (w *world) serve(addr netip.Addr, handler func(*net.TCPConn)) netip.AddrPort {
 	w.t.Helper()
-	return serveIn(w, w.Server, addr, handler)
+	return w.serveAt(w.Server, netip.AddrPortFrom(addr, 0), handler)
 }
 
-// serveIn is serve in another namespace.
-func serveIn(w *world, ns *testnet.Namespace, addr netip.Addr, handler func(*net.TCPConn)) netip.AddrPort {
+// serveAt is serve in any namespace and on any port.
+func (w *world) serveAt(ns *testnet.Namespace, at netip.AddrPort, handler func(*net.TCPConn)) netip.AddrPort {
 	w.t.Helper()
-	l, err := ns.Listen("tcp", netip.AddrPortFrom(addr, 0).String())
+	l, err := ns.Listen("tcp", at.String())
 	w.must(err)
 	done := make(chan struct{})
 	go func() {

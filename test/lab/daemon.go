@@ -124,15 +124,6 @@ func (d *Daemon) inspect() error {
 	return nil
 }
 
-// Log returns what the daemon has logged so far, earlier starts included.
-func (d *Daemon) Log() string {
-	text, err := os.ReadFile(d.lab.Path(d.Name + ".log"))
-	if err != nil {
-		return err.Error()
-	}
-	return string(text)
-}
-
 // Socket is the path of the admin socket.
 func (d *Daemon) Socket() string { return d.lab.Path(d.Name + ".sock") }
 
