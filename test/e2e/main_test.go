@@ -6,8 +6,6 @@ import (
 	"os/exec"
 	"path/filepath"
 	"testing"
-
-	"github.com/tougw/tougw/internal/testnet"
 )
 
 var (
@@ -37,7 +35,7 @@ func run(m *testing.M) (code int, err error) {
 	if err := os.RemoveAll(results); err != nil {
 		return 0, err
 	}
-	if binary == "" && testnet.Probe() == nil {
+	if binary == "" {
 		dir, err := os.MkdirTemp("", "tougw-bin-")
 		if err != nil {
 			return 0, err
