@@ -14,7 +14,7 @@ const (
 	DropForeignSession             // session of another identity or instance
 	DropBadIDs                     // session ids do not fit the segment's flags
 	DropNoAddresses                // SYN without addresses
-	DropClosedSession              // SYN of a session that was closed
+	DropClosedSession              // SYN or refusal of a session that was closed
 	DropSessionLimit               // SYN beyond the limit of sessions
 	DropOpeningLimit               // SYN beyond the limit of sessions being opened
 	DropDraining                   // SYN while this side is stopping
@@ -27,13 +27,14 @@ const (
 	DropSeal                       // outbound, the association refused to protect it
 	DropTooLarge                   // outbound, does not fit the path MTU
 	DropSend                       // outbound, the socket refused it
+	DropEnded                      // on an association that this side has ended, or of an instance that it has given up
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"malformed", "protocol", "no_hello", "unknown_session", "foreign_session", "bad_ids", "no_addresses",
 	"closed_session", "session_limit", "opening_limit", "draining", "short", "control", "control_unknown",
-	"no_association", "no_session", "queue_full", "seal", "too_large", "send",
+	"no_association", "no_session", "queue_full", "seal", "too_large", "send", "ended",
 }
 
 // String returns the reason as a word of a metric label.

@@ -9,6 +9,7 @@ import (
 	"sync/atomic"
 	"testing"
 	"testing/synctest"
+	"time"
 
 	"github.com/tougw/tougw/gue"
 )
@@ -22,7 +23,7 @@ type side struct {
 	mu       sync.Mutex
 	injected []injected
 	aborted  map[uint64]error
-	released int
+	stop     func() // ends Run and waits for it
 }
 
 type injected struct {
@@ -110,7 +111,8 @@ func (s *side) run() {
 			s.t.Errorf("Run: %v", err)
 		}
 	}()
-	s.t.Cleanup(func() { cancel(); <-done })
+	s.stop = func() { cancel(); <-done }
+	s.t.Cleanup(s.stop)
 }
 
 // Overhead of the pipe's records: a mark before and a mark after, so that a
@@ -135,15 +137,37 @@ type pipe struct {
 	sizes   []int // of the records of each Send, in order
 	drop    func(record []byte) bool
 	sealErr error
-	dead    bool // records vanish
+	dead    bool          // records vanish
+	slow    time.Duration // each Send takes so long
+}
+
+// set changes what the pipe does.
+func (p *pipe) set(f func(p *pipe)) {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	f(p)
+}
+
+// ended reports whether the association has ended.
+func (p *pipe) ended() bool {
+	synctest.Wait()
+	select {
+	case <-p.done:
+		return true
+	default:
+		return false
+	}
 }
 
 func (p *pipe) Overhead() (int, int)   { return pipeHead, pipeTail }
 func (p *pipe) Remote() netip.AddrPort { return p.remote }
 
 func (p *pipe) Seal(b []byte, n int) (int, error) {
-	if p.sealErr != nil {
-		return 0, p.sealErr
+	p.mu.Lock()
+	err := p.sealErr
+	p.mu.Unlock()
+	if err != nil {
+		return 0, err
 	}
 	for i := range pipeHead {
 		b[i] = 0xaa
@@ -155,6 +179,10 @@ func (p *pipe) Seal(b []byte, n int) (int, error) {
 }
 
 func (p *pipe) Send(b []byte, size int) error {
+	p.mu.Lock()
+	slow := p.slow
+	p.mu.Unlock()
+	time.Sleep(slow)
 	for len(b) > 0 {
 		n := min(size, len(b))
 		rec := append([]byte(nil), b[:n]...)
@@ -193,13 +221,23 @@ func (p *pipe) Close(reason error) error {
 
 func (p *pipe) deliver() {
 	rx := p.owner.node.NewReceiver(p.owner)
+	take := func(rec []byte) {
+		rx.Receive(p.link.Load(), [][]byte{rec})
+		rx.Flush()
+	}
 	for {
 		select {
 		case rec := <-p.to.out:
-			rx.Receive(p.link.Load(), [][]byte{rec})
-			rx.Flush()
+			take(rec)
 		case <-p.done:
-			return
+			for { // what was sent before the end arrives before it
+				select {
+				case rec := <-p.to.out:
+					take(rec)
+				default:
+					return
+				}
+			}
 		}
 	}
 }
@@ -217,6 +255,13 @@ func connect(a, b *side, p *Peer) (pa, pb *pipe) {
 	pa.to, pb.to = pb, pa
 	pb.link.Store(b.node.Attach(pb, a.name, nil))
 	pa.link.Store(a.node.Attach(pa, b.name, p))
+	for _, e := range []*pipe{pa, pb} {
+		select {
+		case <-e.done: // refused: its owner says so once there is a link
+			e.link.Load().Detach(errStopped)
+		default:
+		}
+	}
 	go pa.deliver()
 	go pb.deliver()
 	a.t.Cleanup(func() { pa.Close(errStopped) })

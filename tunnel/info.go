@@ -33,16 +33,17 @@ type PeerInfo struct {
 	// Sessions counts the sessions of the instance, those that are closing
 	// included.
 	Sessions int
-	// BytesIn and BytesOut count bytes of the present association: plaintext
-	// received, and records sent.
+	// BytesIn and BytesOut count what the instance sent and was sent over all
+	// its associations: bytes of GUE packets, control messages included.
 	BytesIn, BytesOut uint64
 	// Queued is what waits to be sent, in bytes.
 	Queued int
 	// LastHandshake is when the present association was made.
 	LastHandshake time.Time
-	// LastReceived is the age of the last authenticated record.
+	// LastReceived is the age of the last sign of life.
 	LastReceived time.Duration
-	// Err is the last failure of a dialled peer that is not up.
+	// Err is the last failure of a dialled peer that is not up. It may quote
+	// what the peer said.
 	Err string
 	// Secure is the association, for its owner to say more of it; nil without.
 	Secure Secure
@@ -82,6 +83,9 @@ func (p *Peer) info() PeerInfo {
 	if inst := p.inst.Load(); inst != nil {
 		p.node.describe(&info, inst)
 	}
+	if info.Secure == nil && info.State == "up" {
+		info.State = "down" // its dialler has not noticed yet, or is busy with a rival
+	}
 	return info
 }
 
@@ -89,6 +93,7 @@ func (p *Peer) info() PeerInfo {
 func (n *Node) describe(info *PeerInfo, inst *instance) {
 	info.Identity, info.Instance = inst.identity.Key, inst.key.id.String()
 	info.Sessions = int(inst.sessions.Load())
+	info.BytesIn, info.BytesOut = inst.bytesIn.Load(), inst.bytesOut.Load()
 	l := inst.link.Load()
 	if l == nil {
 		return
@@ -98,15 +103,7 @@ func (n *Node) describe(info *PeerInfo, inst *instance) {
 		info.State = "draining"
 	}
 	info.Endpoint, info.PathMTU, info.RTT = l.secure.Remote(), l.pathMTU, time.Duration(l.rtt.Load())
-	info.BytesIn, info.BytesOut = l.bytesIn.Load(), l.bytesOut.Load()
 	info.Queued, info.LastHandshake = l.queue.depth(), l.since
 	info.LastReceived = time.Duration(n.now() - l.lastRx.Load())
 	info.Secure = l.secure
-}
-
-// SessionCount returns the number of sessions, closing ones included.
-func (n *Node) SessionCount() int {
-	n.mu.RLock()
-	defer n.mu.RUnlock()
-	return len(n.sessions)
 }

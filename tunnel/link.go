@@ -45,23 +45,27 @@ type Link struct {
 	since    time.Time
 
 	head, tail int // overhead of a record
-	maxPlain   int // largest plaintext that fits the path MTU; set before the link carries
-	pathMTU    int
+	ownMTU     int // path MTU that this side is configured for, as its hello says
+	pathMTU    int // the smaller of that and the peer's; set before the link carries
+	maxPlain   int // largest plaintext that fits it; likewise
 
-	inst  atomic.Pointer[instance] // nil until the hello
-	queue *queue
-	done  chan struct{} // closed when the association is gone
-	ready chan struct{} // closed when the hello was received
-	once  sync.Once
-	err   error // why it ended; valid when done is closed
+	inst    atomic.Pointer[instance] // nil until the hello
+	queue   *queue
+	done    chan struct{} // closed when the association is gone
+	ready   chan struct{} // closed when the hello was received
+	quit    chan struct{} // closed when the node stops
+	closing atomic.Bool   // this side has ended it, and done will be closed
+	once    sync.Once
+	err     error // why it ended; valid when done is closed
 
-	lastRx, lastTx    atomic.Int64 // ticks of the node
-	bytesIn, bytesOut atomic.Uint64
-	rtt               atomic.Int64  // smoothed, in ns; 0 unknown
-	probing           atomic.Int64  // tick of the first unanswered probe; 0 none
-	draining          atomic.Bool   // the peer is stopping
-	retired           atomic.Int64  // tick when a newer link took over; 0 never
-	suspect           chan struct{} // holds a token while the link seems dead
+	lastRx   atomic.Int64  // tick of the last sign of life
+	lastTx   atomic.Int64  // tick of the last segments sent: control messages do not ask for an answer
+	rtt      atomic.Int64  // smoothed, in ns; 0 unknown
+	probing  atomic.Int64  // tick of the first unanswered probe; 0 none
+	spent    atomic.Bool   // nothing can be sent any more
+	draining atomic.Bool   // the peer is stopping
+	retired  atomic.Int64  // tick when a newer link took over; 0 never
+	suspect  chan struct{} // holds a token while the link seems dead
 }
 
 // Attach takes a new association of a peer that proved identity. peer is the
@@ -71,33 +75,72 @@ func (n *Node) Attach(secure Secure, identity Identity, peer *Peer) *Link {
 	l := &Link{
 		node: n, secure: secure, identity: identity, peer: peer, since: time.Now(),
 		queue: newQueue(n.cfg.QueueBytes), done: make(chan struct{}), ready: make(chan struct{}),
-		suspect: make(chan struct{}, 1),
+		quit: make(chan struct{}), suspect: make(chan struct{}, 1),
 	}
 	l.head, l.tail = secure.Overhead()
 	mtu := n.cfg.PathMTU
 	if peer != nil && peer.cfg.PathMTU != 0 {
 		mtu = peer.cfg.PathMTU
 	}
+	l.ownMTU = mtu
 	l.setPathMTU(mtu)
 	now := n.now()
 	l.lastRx.Store(now)
 	l.lastTx.Store(now)
-	n.mu.Lock()
-	if n.closed {
-		n.mu.Unlock()
-		l.end(errStopped)
-		secure.Close(errStopped)
+	if err := n.enter(l); err != nil {
+		l.end(err)
+		l.close(err)
 		return l
 	}
-	n.links[l] = struct{}{}
-	n.wg.Add(1)
-	n.mu.Unlock()
 	n.counters.linksUp.Add(1)
 	go l.transmit()
 	if peer != nil {
 		l.sendHello(true)
 	}
 	return l
+}
+
+// enter records a new link, unless there are too many.
+func (n *Node) enter(l *Link) error {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return errStopped
+	}
+	if l.peer == nil {
+		a := n.account(l.identity.Key)
+		if a.links >= maxIdentityLinks {
+			return errLinks
+		}
+		a.links++
+	}
+	n.links[l] = struct{}{}
+	n.wg.Add(1)
+	return nil
+}
+
+// leave takes a link out. It reports whether the link was in, and its instance
+// if that has no association any more.
+func (n *Node) leave(l *Link) (known bool, lost *instance) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if _, known = n.links[l]; !known {
+		return false, nil
+	}
+	delete(n.links, l)
+	if l.peer == nil {
+		n.accounts[l.identity.Key].links--
+		n.settle(l.identity.Key)
+	}
+	inst := l.inst.Load()
+	if inst == nil {
+		return true, nil
+	}
+	inst.unlink(l)
+	if inst.link.Load() != nil || inst.gone {
+		return true, nil
+	}
+	return true, inst
 }
 
 func (l *Link) setPathMTU(outer int) {
@@ -118,26 +161,55 @@ func (l *Link) Done() <-chan struct{} { return l.done }
 // Err says why the link ended. It is valid once Done is closed.
 func (l *Link) Err() error { return l.err }
 
-// Detach tells the link that its association has ended with err.
+// Detach tells the link that its association has ended with err. It is
+// idempotent.
 func (l *Link) Detach(err error) {
 	n := l.node
 	l.end(err)
-	n.mu.Lock()
-	_, known := n.links[l]
-	delete(n.links, l)
-	inst := l.inst.Load()
-	var gone bool
-	if inst != nil && inst.link.CompareAndSwap(l, nil) {
-		inst.detached = time.Now()
-		gone = true
-	}
-	n.mu.Unlock()
+	known, lost := n.leave(l)
 	if known {
 		n.counters.linksDown.Add(1)
 	}
-	if gone {
-		n.log.Info("peer is without an association", "peer", l.identity.Name(), "instance", inst.key.id, "err", err)
+	if lost != nil {
+		n.log.Info("peer is without an association", "peer", l.identity.Name(), "instance", lost.key.id, "err", err)
 	}
+}
+
+// close has the association ended and reports whether this is the first time;
+// its owner detaches the link then. What still comes is ignored.
+func (l *Link) close(err error) bool {
+	first := !l.closing.Swap(true)
+	// The error would only say that records or the alert were lost.
+	_ = l.secure.Close(err)
+	return first
+}
+
+// exhausted is called when the association refused to protect a record: it has
+// used up its key. A dialled one is replaced by its dialler, which the other
+// side can do no more than ask for, by ending it.
+func (l *Link) exhausted() {
+	if l.spent.Swap(true) {
+		return
+	}
+	if l.peer == nil {
+		l.close(errSpent)
+		return
+	}
+	l.suspected()
+}
+
+// suspected wakes the dialler for a second association.
+func (l *Link) suspected() {
+	select {
+	case l.suspect <- struct{}{}:
+	default:
+	}
+}
+
+// doubtful reports whether the link still deserves the token in suspect.
+func (l *Link) doubtful() bool {
+	at := l.probing.Load()
+	return l.spent.Load() || at != 0 && time.Duration(l.node.now()-at) >= suspectAfter
 }
 
 func (l *Link) end(err error) {
@@ -162,20 +234,22 @@ func (l *Link) control(c *control) {
 	n, err := l.secure.Seal(buf[:], len(b)-head)
 	if err != nil {
 		l.node.counters.drops.count(DropSeal)
+		l.exhausted()
 		return
 	}
 	if err := l.secure.Send(buf[:n], n); err != nil {
 		l.node.counters.drops.count(DropSend)
 	}
-	l.lastTx.Store(l.node.now())
-	l.bytesOut.Add(uint64(n))
+	if inst := l.inst.Load(); inst != nil {
+		inst.bytesOut.Add(uint64(len(b) - head))
+	}
 	l.node.counters.controlOut.Add(1)
 }
 
 func (l *Link) sendHello(reply bool) {
 	l.control(&control{typ: ctlHello, hello: hello{
 		reply: reply, low: protocolVersion, high: protocolVersion,
-		instance: l.node.cfg.Instance, pathMTU: uint16(l.pathMTU),
+		instance: l.node.cfg.Instance, pathMTU: uint16(l.ownMTU),
 	}})
 }
 
@@ -188,9 +262,11 @@ func (l *Link) sendEcho() {
 
 func (l *Link) gotEcho(token uint64) {
 	sample := time.Since(l.node.start) - time.Duration(token^l.node.echoMask)
-	if sample <= 0 || sample > time.Minute {
+	if sample < 0 || sample > time.Minute {
 		return // not an echo of ours, or a very late one
 	}
+	l.probing.Store(0)
+	sample = max(sample, 1)
 	old := time.Duration(l.rtt.Load())
 	if old == 0 {
 		l.rtt.Store(int64(sample))
@@ -199,22 +275,22 @@ func (l *Link) gotEcho(token uint64) {
 	l.rtt.Store(int64(old + (sample-old)/8)) // RFC 6298 section 2.3
 }
 
-// received notes a sign of life.
-func (l *Link) received(now int64, bytes int) {
-	l.lastRx.Store(now)
-	l.bytesIn.Add(uint64(bytes))
-	if l.probing.Load() != 0 {
-		l.probing.Store(0)
-		select {
-		case <-l.suspect:
-		default:
-		}
+// received notes a sign of life. The dialling side, which has to replace an
+// association that is dead, takes none in being asked for one: that comes also
+// from a peer whom nothing reaches any more.
+func (l *Link) received(now int64, bytes int, asked bool) {
+	if !asked || l.peer == nil {
+		l.lastRx.Store(now)
+	}
+	if inst := l.inst.Load(); inst != nil {
+		inst.bytesIn.Add(uint64(bytes))
 	}
 }
 
 // watch is called on each tick: it keeps the association alive while it is
-// silent, probes it when what was sent found no answer, and ends it when
-// probes found none either.
+// silent, probes it when segments that were sent found no answer, and ends it
+// when probes found none either. Only the answer to a probe counts as one: what
+// else comes says nothing of the way there.
 func (l *Link) watch(now int64) {
 	if l.inst.Load() == nil {
 		l.watchHello()
@@ -222,23 +298,23 @@ func (l *Link) watch(now int64) {
 	}
 	if at := l.retired.Load(); at != 0 {
 		if time.Duration(now-at) >= replaceGrace {
-			l.secure.Close(errReplaced)
+			l.close(errReplaced)
 		}
 		return
+	}
+	if l.peer != nil && l.spent.Load() {
+		l.suspected() // until a rival is there
 	}
 	cfg := &l.node.cfg
 	silent := time.Duration(now - l.lastRx.Load())
 	switch since := l.probing.Load(); {
 	case since != 0:
 		if time.Duration(now-since) >= cfg.DeadAfter {
-			l.secure.Close(errDead)
+			l.close(errDead)
 			return
 		}
-		if time.Duration(now-since) >= suspectAfter {
-			select {
-			case l.suspect <- struct{}{}:
-			default:
-			}
+		if l.doubtful() {
+			l.suspected()
 		}
 		l.sendEcho()
 	case silent >= cfg.Keepalive, l.lastTx.Load() > l.lastRx.Load() && silent >= probeAfter:
@@ -251,7 +327,7 @@ func (l *Link) watch(now int64) {
 // gives up on a peer that says none.
 func (l *Link) watchHello() {
 	if time.Since(l.since) > l.node.cfg.HelloTimeout {
-		l.secure.Close(errNoHello)
+		l.close(errNoHello)
 		return
 	}
 	if l.peer != nil {

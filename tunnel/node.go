@@ -6,13 +6,10 @@ import (
 	"errors"
 	"fmt"
 	"log/slog"
-	"net/netip"
 	"slices"
 	"sync"
 	"syscall"
 	"time"
-
-	"github.com/tougw/tougw/gue"
 )
 
 // Defaults and fixed times of this package. None is from a document: the
@@ -37,6 +34,13 @@ const (
 	// last segment: longer than the SYN retransmissions of the initiator's
 	// stack (63 s with six of them).
 	tombstone = 70 * time.Second
+	// openingIdle is how long a session that a peer opens may stay without a
+	// segment: longer than the 64 s between the last two SYNs of Linux, and than
+	// any stack waits for the next one. Beyond it nobody works on the session:
+	// its SYN was refused by the stack, or never reached it.
+	openingIdle = 3 * time.Minute
+	// openingCheck is how often such sessions are looked for.
+	openingCheck = 10 * time.Second
 	// replaceGrace is how long a replaced association is kept for records that
 	// are still on their way.
 	replaceGrace = 2 * time.Second
@@ -50,6 +54,8 @@ var (
 	errReplaced  = errors.New("tunnel: replaced by a newer association")
 	errInstance  = errors.New("tunnel: peer changed its instance within an association")
 	errInstances = errors.New("tunnel: too many instances of one identity")
+	errLinks     = errors.New("tunnel: too many associations of one identity")
+	errSpent     = errors.New("tunnel: the association protects no more records")
 
 	// errPeerRestarted ends the flows of a peer that came back as another
 	// instance: what it knew of them is gone.
@@ -100,9 +106,12 @@ type Config struct {
 	// SessionGrace is how long the sessions of an instance without an
 	// association are kept; by default 5 minutes.
 	SessionGrace time.Duration
-	// MaxSessions bounds all sessions, closing ones included; by default 65536.
+	// MaxSessions bounds the sessions that have not ended; by default 65536. As
+	// many ended ones are kept mapped for late segments, the newest. An identity
+	// may open sessions here until it holds eight times what is left free, which
+	// alone is eight ninths of all: nobody takes the last place from the others.
 	MaxSessions int
-	// MaxOpening bounds the sessions that one instance is opening here; by
+	// MaxOpening bounds the sessions that one identity is opening here; by
 	// default 1024.
 	MaxOpening int
 	// QueueBytes bounds the transmit queue of an association in bytes of
@@ -154,17 +163,15 @@ type Node struct {
 	draining  bool
 	sessions  map[uint64]*session
 	bySource  map[sourceKey]*session // sessions that peers opened
+	live      int                    // sessions that have not ended
+	tombs     fifo                   // sessions that have, by the time of their end
 	instances map[instanceKey]*instance
+	accounts  map[string]*account // by the key of the identity
 	links     map[*Link]struct{}
 	peers     []*Peer
 	changed   chan struct{} // closed and replaced when a link becomes ready
-}
 
-// sourceKey finds the session of a repeated SYN: by the peer's instance and
-// the peer's own id.
-type sourceKey struct {
-	inst *instance
-	id   uint64
+	checked int64 // when openings were last looked through; belongs to Run
 }
 
 // New makes a Node. It starts nothing.
@@ -173,13 +180,14 @@ func New(cfg Config) *Node {
 	return &Node{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), echoMask: randomUint64(),
 		sessions: map[uint64]*session{}, bySource: map[sourceKey]*session{},
-		instances: map[instanceKey]*instance{}, links: map[*Link]struct{}{},
+		instances: map[instanceKey]*instance{}, accounts: map[string]*account{}, links: map[*Link]struct{}{},
 		changed: make(chan struct{}),
 	}
 }
 
-// now returns the time since the node's start in nanoseconds.
-func (n *Node) now() int64 { return int64(time.Since(n.start)) }
+// now returns the time since the node's start in nanoseconds. It is never 0,
+// which stands for never.
+func (n *Node) now() int64 { return int64(time.Since(n.start)) + 1 }
 
 // Instance returns this run's id.
 func (n *Node) Instance() InstanceID { return n.cfg.Instance }
@@ -214,18 +222,17 @@ func (n *Node) Run(ctx context.Context) error {
 	}
 }
 
+// stop ends every link once what waits in its queue is sent: among it are the
+// resets of flows that end with this side.
 func (n *Node) stop() {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	n.closed = true
-	links := make([]*Link, 0, len(n.links))
 	for l := range n.links {
-		links = append(links, l)
+		close(l.quit) // once: no link is added any more, and nobody else closes it
 	}
-	n.mu.Unlock()
-	for _, l := range links {
-		l.secure.Close(errStopped)
-		l.Detach(errStopped)
-	}
+	close(n.changed) // whoever waits for a peer waits in vain
+	n.changed = make(chan struct{})
 }
 
 // Drain refuses new sessions from now on and tells every peer that this side
@@ -264,212 +271,8 @@ func (n *Node) sweep() {
 		l.watch(now)
 	}
 	n.expire(now)
-}
-
-// expire frees tombstones, and the sessions of instances that stayed away.
-func (n *Node) expire(now int64) {
-	var orphans []uint64
-	n.mu.Lock()
-	for id, s := range n.sessions {
-		if st := s.getState(); st == closing || st == refused {
-			last := max(s.closedAt.Load(), s.lastUse.Load())
-			if time.Duration(now-last) > tombstone {
-				n.forget(id, s)
-			}
-		}
-	}
-	for key, inst := range n.instances {
-		if inst.link.Load() != nil {
-			continue
-		}
-		if inst.sessions.Load() == 0 || time.Since(inst.detached) > n.cfg.SessionGrace {
-			orphans = append(orphans, n.orphan(inst)...)
-			delete(n.instances, key)
-		}
-	}
-	n.mu.Unlock()
-	for _, id := range orphans {
-		n.cfg.Stack.Abort(id, syscall.ECONNRESET)
-	}
-}
-
-// forget removes a session from the tables. Node.mu is held.
-func (n *Node) forget(id uint64, s *session) {
-	delete(n.sessions, id)
-	if !s.initiator {
-		delete(n.bySource, sourceKey{s.inst, s.remote.Load()})
-	}
-	s.inst.sessions.Add(-1)
-}
-
-// orphan removes the sessions of inst and lists those that still have an
-// endpoint. Node.mu is held.
-func (n *Node) orphan(inst *instance) []uint64 {
-	var ids []uint64
-	for id, s := range n.sessions {
-		if s.inst != inst {
-			continue
-		}
-		if st := s.getState(); st == opening || st == open {
-			ids = append(ids, id)
-		}
-		n.forget(id, s)
-	}
-	return ids
-}
-
-// Open makes a session for a flow from src to dst through the peer of that
-// name: a dialled peer, or a name that a connected peer has proven. It waits
-// for an association until ctx ends. The session's id is given to the stack
-// for a connect, and must be given back by Release.
-//
-// Errors: ErrNoPeer when the name is not connected in time, ErrOverload at the
-// limit of sessions, ErrDraining when this side or the peer is stopping.
-func (n *Node) Open(ctx context.Context, peer string, src, dst netip.AddrPort) (uint64, error) {
-	ends := gue.SessionAddrs{Src: src.Addr(), Dst: dst.Addr()}
-	if ends.Len() == 0 {
-		return 0, fmt.Errorf("tunnel: flow from %v to %v: %w", src, dst, syscall.EAFNOSUPPORT)
-	}
-	inst, err := n.waitInstance(ctx, peer)
-	if err != nil {
-		return 0, err
-	}
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	switch {
-	case n.closed || n.draining:
-		return 0, ErrDraining
-	case len(n.sessions) >= n.cfg.MaxSessions:
-		return 0, ErrOverload
-	}
-	s := n.newSession(inst)
-	s.initiator, s.src, s.dst = true, src, dst
-	n.counters.sessionsOpened.Add(1)
-	return s.id, nil
-}
-
-// newSession draws an id and enters the session. Node.mu is held.
-func (n *Node) newSession(inst *instance) *session {
-	s := &session{inst: inst, opened: time.Now()}
-	for {
-		s.id = randomUint64()
-		if _, taken := n.sessions[s.id]; s.id != 0 && !taken {
-			break
-		}
-	}
-	s.lastUse.Store(n.now())
-	n.sessions[s.id] = s
-	inst.sessions.Add(1)
-	return s
-}
-
-// waitInstance finds the connected instance of a peer's name.
-func (n *Node) waitInstance(ctx context.Context, name string) (*instance, error) {
-	for {
-		n.mu.RLock()
-		inst := n.find(name)
-		changed := n.changed
-		closed := n.closed
-		n.mu.RUnlock()
-		if closed {
-			return nil, ErrDraining
-		}
-		if inst != nil {
-			if l := inst.link.Load(); l != nil {
-				if l.draining.Load() {
-					return nil, ErrDraining
-				}
-				return inst, nil
-			}
-		}
-		select {
-		case <-changed:
-		case <-ctx.Done():
-			return nil, ErrNoPeer
-		}
-	}
-}
-
-// find picks the instance that carries for name: the dialled peer of that
-// name first, else the newest association of an identity that has it. Node.mu
-// is held for reading.
-func (n *Node) find(name string) *instance {
-	for _, p := range n.peers {
-		if p.cfg.Name == name {
-			return p.inst.Load()
-		}
-	}
-	var best *instance
-	var since time.Time
-	for _, inst := range n.instances {
-		l := inst.link.Load()
-		if l != nil && inst.peer == nil && inst.identity.Has(name) && l.since.After(since) {
-			best, since = inst, l.since
-		}
-	}
-	return best
-}
-
-// Session returns what is known of the session with the own id.
-func (n *Node) Session(id uint64) (SessionInfo, bool) {
-	if s := n.session(id); s != nil {
-		return s.info(), true
-	}
-	return SessionInfo{}, false
-}
-
-func (n *Node) session(id uint64) *session {
-	n.mu.RLock()
-	s := n.sessions[id]
-	n.mu.RUnlock()
-	return s
-}
-
-// Established marks a session as connected at both ends.
-func (n *Node) Established(id uint64) {
-	if s := n.session(id); s != nil && s.state.CompareAndSwap(uint32(opening), uint32(open)) && !s.initiator {
-		s.inst.opening.Add(-1)
-	}
-}
-
-// Release ends a session whose flow has ended here, however it ended. The ids
-// stay mapped for late segments for a while. It is idempotent.
-func (n *Node) Release(id uint64) { n.close(id, closing, refusedUnspecified) }
-
-// Refuse ends a session that a peer opened, and tells it why: reason is
-// compared with the errno values of a failed connect and with this package's
-// errors. The reason is told again when the SYN is repeated.
-func (n *Node) Refuse(id uint64, reason error) {
-	r := refusalOf(reason)
-	if s := n.close(id, refused, r); s != nil {
-		n.tellRefused(s, r)
-	}
-}
-
-func (n *Node) tellRefused(s *session, r refusal) {
-	if l := s.inst.link.Load(); l != nil {
-		l.control(&control{typ: ctlRefused, session: s.remote.Load(), reason: r})
-	}
-}
-
-func (n *Node) close(id uint64, to sessionState, r refusal) *session {
-	s := n.session(id)
-	if s == nil {
-		return nil
-	}
-	for {
-		was := s.getState()
-		if was == closing || was == refused {
-			return nil
-		}
-		s.reason.Store(uint32(r))
-		s.closedAt.Store(n.now())
-		if s.state.CompareAndSwap(uint32(was), uint32(to)) {
-			if was == opening && !s.initiator {
-				s.inst.opening.Add(-1)
-			}
-			n.counters.sessionsClosed.Add(1)
-			return s
-		}
+	if time.Duration(now-n.checked) >= openingCheck {
+		n.checked = now
+		n.abandon(now)
 	}
 }

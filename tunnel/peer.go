@@ -12,7 +12,8 @@ import (
 
 // Back-off of a dialler: doubled after each failure from first to last, and
 // drawn evenly between half of it and all of it so that clients of one gateway
-// do not return together. A link that lived longer than settled starts anew.
+// do not return together. A link that lived longer than settled starts anew,
+// one that ended sooner counts as a failure.
 const (
 	backoffFirst = 250 * time.Millisecond
 	backoffLast  = 30 * time.Second
@@ -23,7 +24,8 @@ const (
 type PeerConfig struct {
 	// Name is what rules call it.
 	Name string
-	// Endpoints are tried in turn; their form is the Dial function's affair.
+	// Endpoints are tried in turn, at least one; their form is the Dial
+	// function's affair.
 	Endpoints []string
 	// PathMTU is the largest outer packet in bytes; by default the node's.
 	PathMTU int
@@ -98,40 +100,52 @@ func (p *Peer) run(ctx context.Context) {
 		p.set("up", nil)
 		log.Info("association with peer is up", "endpoint", endpoint, "remote", l.secure.Remote(), "identity", l.identity.Name())
 		up := time.Now()
-		l = p.guard(ctx, l, endpoint)
+		l, failed := p.guard(ctx, l, endpoint)
 		if ctx.Err() != nil {
 			return
 		}
 		log.Warn("association with peer ended", "err", l.Err())
 		p.set("down", l.Err())
+		if failed {
+			next++ // nobody answers there: do not wait for that once more
+		}
 		if time.Since(up) > settled {
 			backoff = backoffFirst
 		}
 		if !pause(ctx, rand.N(backoff)) {
 			return
 		}
+		backoff = min(2*backoff, backoffLast)
 	}
 }
 
 // guard waits until the link has ended, and returns the last link. A silent
-// link gets a rival: whoever answers first carries on.
-func (p *Peer) guard(ctx context.Context, l *Link, endpoint string) *Link {
+// link gets a rival at the same endpoint, which takes over once it is there.
+// failed says that the last rival found nobody.
+func (p *Peer) guard(ctx context.Context, l *Link, endpoint string) (last *Link, failed bool) {
 	for {
 		select {
 		case <-l.done:
-			return l
+			return l, failed && l.doubtful()
 		case <-ctx.Done():
-			return l
+			return l, false
 		case <-l.suspect:
+		}
+		select {
+		case <-l.done:
+			continue // first, though both are due
+		default:
+		}
+		if !l.doubtful() {
+			continue // it has answered since
 		}
 		rival, cancel := context.WithTimeout(ctx, p.node.cfg.HelloTimeout)
 		fresh, err := p.connect(rival, endpoint)
 		cancel()
-		if err != nil {
+		if failed = err != nil; failed {
 			continue // the silent link either answers again or ends by itself
 		}
 		p.node.log.Info("a new association replaces a silent one", "peer", p.cfg.Name)
-		l.retired.CompareAndSwap(0, p.node.now())
 		l = fresh
 	}
 }
@@ -151,7 +165,7 @@ func (p *Peer) connect(ctx context.Context, endpoint string) (*Link, error) {
 		}
 		return nil, errors.New("tunnel: association ended before the hello")
 	case <-ctx.Done():
-		l.secure.Close(ctx.Err())
+		l.close(ctx.Err())
 		return nil, fmt.Errorf("tunnel: waiting for the hello: %w", ctx.Err())
 	}
 }

@@ -3,13 +3,10 @@ package tunnel
 import (
 	"encoding/binary"
 	"net/netip"
+	"syscall"
 
 	"github.com/tougw/tougw/gue"
 )
-
-// maxPeerInstances bounds the instances of one identity: how many runs of one
-// identity may be known at a time.
-const maxPeerInstances = 64
 
 // Receiver takes the records of associations to the stack. It belongs to one
 // goroutine: that of one socket.
@@ -18,6 +15,7 @@ type Receiver struct {
 	inj  Injector
 	hdr  gue.Session
 	last *session // the session of the record before: runs are of one session
+	asks int      // echo requests in this run
 }
 
 // NewReceiver makes a receiver that injects through inj.
@@ -26,13 +24,18 @@ func (n *Node) NewReceiver(inj Injector) *Receiver { return &Receiver{node: n, i
 // Receive takes a run of opened records of one association, in their order of
 // arrival. It borrows them.
 func (r *Receiver) Receive(l *Link, records [][]byte) {
+	if l.closing.Load() {
+		r.node.counters.drops[DropEnded].Add(uint64(len(records)))
+		return
+	}
 	now := r.node.now()
 	var bytes int
+	r.asks = 0
 	for _, rec := range records {
 		bytes += len(rec)
 		r.record(l, rec, now)
 	}
-	l.received(now, bytes)
+	l.received(now, bytes, r.asks == len(records))
 }
 
 // Flush ends a batch: what was staged goes into the stack.
@@ -106,8 +109,9 @@ func (r *Receiver) lookup(inst *instance, flags uint8) *session {
 	switch {
 	case !s.initiator:
 		// Only the initiator's own id may accompany ours: in its first segment
-		// after the handshake, in both forms that the draft gives it.
-		if r.hdr.Has&gue.FieldSource != 0 && r.hdr.Source != remote || flags&(tcpSYN|tcpACK) == tcpSYN {
+		// after the handshake, in both forms that the draft gives it. Its SYN
+		// came without ours, and it sends no SYN-ACK.
+		if r.hdr.Has&gue.FieldSource != 0 && r.hdr.Source != remote || flags&tcpSYN != 0 {
 			c.drops.count(DropBadIDs)
 			return nil
 		}
@@ -179,14 +183,19 @@ func (r *Receiver) admit(l *Link, inst *instance, id uint64, seg []byte) *sessio
 		n.mu.Unlock()
 		return s
 	}
-	switch {
+	a := inst.account
+	switch free := n.cfg.MaxSessions - n.live; {
 	case n.closed || n.draining:
 		n.mu.Unlock()
 		return refuse(DropDraining, refusedDraining)
-	case len(n.sessions) >= n.cfg.MaxSessions:
+	case inst.gone:
+		n.mu.Unlock()
+		n.counters.drops.count(DropEnded)
+		return nil
+	case free <= 0 || a.held >= share*free:
 		n.mu.Unlock()
 		return refuse(DropSessionLimit, refusedOverload)
-	case int(inst.opening.Load()) >= n.cfg.MaxOpening:
+	case a.opening >= n.cfg.MaxOpening:
 		n.mu.Unlock()
 		return refuse(DropOpeningLimit, refusedOverload)
 	}
@@ -194,9 +203,9 @@ func (r *Receiver) admit(l *Link, inst *instance, id uint64, seg []byte) *sessio
 	s.src, s.dst, s.name = src, dst, name
 	s.remote.Store(id)
 	n.bySource[sourceKey{inst, id}] = s
-	inst.opening.Add(1)
+	a.held++
+	a.opening++
 	n.mu.Unlock()
-	n.counters.sessionsOpened.Add(1)
 	return s
 }
 
@@ -231,13 +240,16 @@ func (r *Receiver) control(l *Link, b []byte) {
 	}
 	switch c.typ {
 	case ctlEchoRequest:
+		r.asks++
 		l.control(&control{typ: ctlEchoReply, token: c.token})
 	case ctlEchoReply:
 		l.gotEcho(c.token)
 	case ctlRefused:
 		n.wasRefused(inst, c.session, c.reason)
 	case ctlDrain:
-		l.draining.Store(true)
+		if l.draining.Swap(true) {
+			return
+		}
 		n.log.Info("peer is stopping", "peer", l.identity.Name(), "seconds", c.seconds)
 	}
 }
@@ -250,8 +262,10 @@ func (n *Node) wasRefused(inst *instance, id uint64, why refusal) {
 		n.counters.drops.count(DropUnknownSession)
 	case s.inst != inst:
 		n.counters.drops.count(DropForeignSession)
-	case !s.initiator || s.getState() != opening:
+	case !s.initiator || s.getState() == open:
 		n.counters.drops.count(DropBadIDs)
+	case !s.alive():
+		n.counters.drops.count(DropClosedSession) // told again, or given up here meanwhile
 	default:
 		n.cfg.Stack.Abort(id, why.error())
 	}
@@ -261,14 +275,15 @@ func (n *Node) wasRefused(inst *instance, id uint64, why refusal) {
 // carries the instance's sessions, in the place of the link before.
 func (n *Node) hello(l *Link, h hello) {
 	if protocolVersion < h.low || protocolVersion > h.high {
-		n.log.Warn("peer speaks another version", "peer", l.identity.Name(), "low", h.low, "high", h.high)
-		l.secure.Close(errVersion)
+		if l.close(errVersion) {
+			n.log.Warn("peer speaks another version", "peer", l.identity.Name(), "low", h.low, "high", h.high)
+		}
 		return
 	}
 	key := instanceKey{l.identity.Key, h.instance}
 	if inst := l.inst.Load(); inst != nil {
 		if inst.key != key {
-			l.secure.Close(errInstance)
+			l.close(errInstance)
 			return
 		}
 		if h.reply {
@@ -279,69 +294,26 @@ func (n *Node) hello(l *Link, h hello) {
 	if h.pathMTU >= MinPathMTU && int(h.pathMTU) < l.pathMTU {
 		l.setPathMTU(int(h.pathMTU))
 	}
-	inst, old, gone, err := n.bind(l, key)
+	b, err := n.bind(l, key)
 	if err != nil {
-		n.log.Warn("peer is refused", "peer", l.identity.Name(), "err", err)
-		l.secure.Close(err)
+		if l.close(err) {
+			n.log.Warn("peer is refused", "peer", l.identity.Name(), "err", err)
+		}
 		return
 	}
 	if h.reply {
 		l.sendHello(false)
 	}
-	if old != nil {
-		old.retired.Store(n.now())
+	if b.surplus != nil {
+		b.surplus.close(errReplaced)
 	}
-	for _, id := range gone {
-		n.cfg.Stack.Abort(id, errPeerRestarted)
+	n.abort(b.ended, errPeerRestarted)
+	n.abort(b.evicted, syscall.ECONNRESET)
+	if len(b.ended) > 0 {
+		n.log.Warn("peer is a new instance, its old flows are reset", "peer", l.identity.Name(), "flows", len(b.ended))
 	}
-	if len(gone) > 0 {
-		n.log.Warn("peer is a new instance, its old flows are reset", "peer", l.identity.Name(), "flows", len(gone))
-	}
-	n.log.Info("peer connected", "peer", l.identity.Name(), "instance", inst.key.id, "remote", l.secure.Remote(),
-		"reattached", old != nil || inst.sessions.Load() > 0)
+	n.log.Info("peer connected", "peer", l.identity.Name(), "instance", key.id, "remote", l.secure.Remote(), "known", b.had)
 	l.sendEcho()
-}
-
-// bind enters l as the link of the instance. It returns the link before it,
-// and the sessions that ended because a dialled peer is another instance now.
-func (n *Node) bind(l *Link, key instanceKey) (inst *instance, old *Link, gone []uint64, err error) {
-	n.mu.Lock()
-	defer n.mu.Unlock()
-	if n.closed {
-		return nil, nil, nil, errStopped
-	}
-	select {
-	case <-l.done:
-		return nil, nil, nil, errStopped
-	default:
-	}
-	inst = n.instances[key]
-	if inst == nil {
-		same := 0
-		for k := range n.instances {
-			if k.identity == key.identity {
-				same++
-			}
-		}
-		if same >= maxPeerInstances {
-			return nil, nil, nil, errInstances
-		}
-		inst = &instance{key: key, identity: l.identity}
-		n.instances[key] = inst
-	}
-	if p := l.peer; p != nil {
-		inst.peer = p
-		if before := p.inst.Swap(inst); before != nil && before != inst {
-			gone = n.orphan(before)
-			delete(n.instances, before.key)
-		}
-	}
-	old = inst.link.Swap(l)
-	l.inst.Store(inst)
-	close(l.ready)
-	close(n.changed)
-	n.changed = make(chan struct{})
-	return inst, old, gone, nil
 }
 
 // addresses reads the flow's ends: the addresses from the header of a SYN, the

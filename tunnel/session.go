@@ -38,11 +38,15 @@ type session struct {
 	// lastUse is when a segment of the session last went either way, in
 	// coarse ticks of the node.
 	lastUse atomic.Int64
-	// closedAt is when it became closing, in ticks of the node.
-	closedAt atomic.Int64
+	// closedAt is when it ended, in ticks of the node; guarded by Node.mu.
+	closedAt int64
 }
 
+// getState reads the state, which changes under Node.mu only.
 func (s *session) getState() sessionState { return sessionState(s.state.Load()) }
+
+// alive reports whether the session has not ended.
+func (s *session) alive() bool { return s.getState() < closing }
 
 // SessionInfo describes a session for policy, status and logs.
 type SessionInfo struct {

@@ -119,6 +119,12 @@ func (l *Link) transmit() {
 		case <-l.done:
 			l.queue.close()
 			return
+		case <-l.quit:
+			l.sendAll(l.queue.take(nil))
+			l.queue.close()
+			l.close(errStopped)
+			l.Detach(errStopped)
+			return
 		case <-l.queue.wake:
 		}
 		items := l.queue.take(spare[:0])
@@ -154,6 +160,7 @@ type run struct {
 	n     int // bytes of finished records
 	size  int // size of the first record
 	count int
+	plain int // bytes of plaintext in it
 }
 
 // segment cuts o into records and appends them.
@@ -187,10 +194,12 @@ func (r *run) segment(o outbound) {
 		got, err := l.secure.Seal(rec, hlen+m)
 		if err != nil {
 			c.drops.count(DropSeal)
+			l.exhausted()
 			return
 		}
 		c.segmentsOut.Add(1)
 		c.bytesOut.Add(uint64(m))
+		r.plain += hlen + m
 		if r.count == 0 {
 			r.size = got
 		}
@@ -211,6 +220,8 @@ func (r *run) flush() {
 		l.node.counters.drops[DropSend].Add(uint64(r.count))
 	}
 	l.lastTx.Store(l.node.now())
-	l.bytesOut.Add(uint64(r.n))
-	r.n, r.size, r.count = 0, 0, 0
+	if inst := l.inst.Load(); inst != nil {
+		inst.bytesOut.Add(uint64(r.plain))
+	}
+	r.n, r.size, r.count, r.plain = 0, 0, 0, 0
 }

@@ -182,6 +182,7 @@ func TestIDsThatDoNotFitTheirSegment(t *testing.T) {
 			{"no ids", p.pa, p.b, encap(0, 0, nil, tcpACK)},
 			{"source alone without SYN", p.pa, p.b, encap(77, 0, addrsV4(), tcpACK)},
 			{"source alone on SYN-ACK", p.pa, p.b, encap(77, 0, addrsV4(), tcpSYN|tcpACK)},
+			{"SYN-ACK of the initiator", p.pa, p.b, encap(0, idb, nil, tcpSYN|tcpACK)},
 			{"SYN to an open session's id", p.pa, p.b, encap(0, idb, nil, tcpSYN)},
 			{"wrong source with a right destination", p.pa, p.b, encap(ida+1, idb, nil, tcpACK)},
 			{"second SYN-ACK with another source", p.pb, p.a, encap(idb+1, ida, nil, tcpSYN|tcpACK)},
@@ -381,6 +382,9 @@ func TestOrphanedSessionsAreResetAfterTheGrace(t *testing.T) {
 		}
 		if n := b.node.SessionCount(); n != 0 {
 			t.Fatalf("%d sessions left", n)
+		}
+		if st := b.node.Stats(); st.SessionsOpened != st.SessionsClosed {
+			t.Errorf("%d sessions opened and %d closed", st.SessionsOpened, st.SessionsClosed)
 		}
 		if dials < 3 || dials > 12 {
 			t.Errorf("%d attempts in a minute of failures: back-off is off", dials)
@@ -688,7 +692,7 @@ func FuzzReceive(f *testing.F) {
 	f.Add(encap(0, 7, nil, tcpACK))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		n := New(Config{Stack: &side{aborted: map[uint64]error{}}})
-		inst := &instance{}
+		inst := &instance{account: new(account)}
 		l := &Link{node: n, secure: &nullSecure{}, ready: make(chan struct{}), done: make(chan struct{})}
 		l.head, l.tail = l.secure.Overhead()
 		l.inst.Store(inst)
