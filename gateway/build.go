@@ -77,7 +77,7 @@ func (g *Gateway) buildPath() error {
 	})
 	g.dialTCP, g.closeDialer = g.opt.DialTCP, func() error { return nil }
 	if g.dialTCP == nil {
-		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), HoldBuffers: true})
+		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), StartBuffer: startBuffer})
 		g.dialTCP, g.closeDialer = d.Dial, d.Close
 	}
 	if err := g.buildAssociations(); err != nil {
