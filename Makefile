@@ -59,7 +59,7 @@ unit: need-race need-net ## unit tests of every package, with the race detector 
 
 .PHONY: e2e-short
 e2e-short: need-net build ## the short end-to-end tests (root)
-	TOUGW=$(CURDIR)/bin/tougw $(GO) test -count=1 -timeout 12m -parallel 8 $(run) ./test/...
+	TOUGW=$(CURDIR)/bin/tougw $(GO) test -p 1 -count=1 -timeout 12m -parallel 8 $(run) ./test/...
 
 .PHONY: e2e
 e2e: need-net build ## the long end-to-end tests too: 10 minutes of half-close, 10,000 downloads (root)
