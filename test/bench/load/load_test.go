@@ -151,14 +151,11 @@ func TestIdle(t *testing.T) {
 	answers, out := io.Pipe()
 	done := make(chan error, 1)
 	go func() { done <- RunIdle(t.Context(), target, in, out) }()
-	for _, n := range []int{10, 200, 100} {
-		fmt.Fprintln(orders, n)
+	for _, step := range []struct{ ask, open int }{{10, 10}, {200, 200}, {100, 200}} {
+		fmt.Fprintln(orders, step.ask)
 		var got int
-		if _, err := fmt.Fscanln(answers, &got); err != nil || got != max(n, got) {
-			t.Fatal(got, err)
-		}
-		if want := max(n, 10); n != 100 && got != want {
-			t.Errorf("%d open, want %d", got, want)
+		if _, err := fmt.Fscanln(answers, &got); err != nil || got != step.open {
+			t.Fatalf("asked for %d: %d are open, %v", step.ask, got, err)
 		}
 	}
 	_ = orders.Close()
