@@ -150,12 +150,30 @@ func (g *Gateway) noteSocket(role string, s dtls.Socket) {
 	if role != "listen" {
 		for i := range g.sockets {
 			if g.sockets[i].role == role {
+				g.retire(g.sockets[i].sock)
 				g.sockets[i].sock = s
 				return
 			}
 		}
 	}
 	g.sockets = append(g.sockets, socketEntry{role, s})
+}
+
+// retire keeps the drops of a socket that is replaced: counters only grow.
+// g.mu is held.
+func (g *Gateway) retire(s dtls.Socket) {
+	c, ok := s.(socketStats)
+	if !ok {
+		return
+	}
+	f, n := &g.former, c.Stats()
+	f.RecvDropOverflow += n.RecvDropOverflow
+	f.RecvDropTruncated += n.RecvDropTruncated
+	f.RecvErrors += n.RecvErrors
+	f.SendDropTooBig += n.SendDropTooBig
+	f.SendDropNoBufs += n.SendDropNoBufs
+	f.SendDropWait += n.SendDropWait
+	f.SendDropOther += n.SendDropOther
 }
 
 // capabilities is what a real UDP socket can tell of itself.

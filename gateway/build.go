@@ -2,7 +2,6 @@ package gateway
 
 import (
 	"fmt"
-	"net/netip"
 
 	"github.com/tougw/tougw/bridge"
 	"github.com/tougw/tougw/config"
@@ -68,8 +67,7 @@ func (g *Gateway) buildPath() error {
 	g.node = tunnel.New(tunnel.Config{
 		Stack: stack, Keepalive: c.Associations.Keepalive, DeadAfter: c.Associations.DeadAfter,
 		HelloTimeout: c.Associations.HandshakeTimeout, SessionGrace: max(c.Associations.SessionGrace, 1),
-		MaxSessions: 2 * c.Flows.Max, // a closed one stays mapped for a while
-		MaxOpening:  c.Flows.OpeningPerSource, Logger: g.logger("tunnel"),
+		MaxSessions: c.Flows.Max, MaxOpening: c.Flows.OpeningPerSource, Logger: g.logger("tunnel"),
 	})
 	g.bridge = bridge.New(bridge.Config{
 		MaxFlows: c.Flows.Max, IdleTimeout: c.Flows.IdleTimeout, BufferMax: c.Flows.BufferMax, OnEnd: g.ended,
@@ -119,9 +117,6 @@ func (g *Gateway) dtlsConfig() dtls.Config {
 	cfg := dtls.Config{
 		Roots: g.cred.roots, ConnectionID: true, HandshakeTimeout: a.HandshakeTimeout,
 		MaxHalfOpen: a.HalfOpenMax, MaxHalfOpenPerSource: a.HalfOpenPerSource, Logger: g.logger("dtls"),
-		OnFailure: func(remote netip.AddrPort, why dtls.Failure, err error) {
-			g.log.Debug("handshake failed", "remote", remote, "reason", why, "err", err)
-		},
 	}
 	if g.cred.certificate != nil {
 		cfg.Certificate = *g.cred.certificate

@@ -21,6 +21,9 @@ type socketStats interface{ Stats() udp.Stats }
 func (g *Gateway) dropStatus() []admin.Drop {
 	all := map[admin.Drop]uint64{} // keyed by a Drop without count
 	add := func(where, reason string, n uint64) { all[admin.Drop{Where: where, Reason: reason}] += n }
+	for i := range failures {
+		add("flow", failures[i].reason, g.failed[i].Load())
+	}
 	for reason, n := range g.node.Stats().Drops {
 		add("tunnel", reason, n)
 	}
@@ -32,6 +35,11 @@ func (g *Gateway) dropStatus() []admin.Drop {
 		for i, n := range s.SendErrors {
 			add("dtls", "send_"+dtls.SendError(i).String(), n)
 		}
+		for reason, n := range dtlsFailures(s) {
+			add("handshake", reason, n)
+		}
+		add("dtls", "read_errors", s.ReadErrors)
+		add("dtls", "number_guard", s.NumberGuard)
 	}
 	t := g.stack.Stats()
 	add("stack", "malformed", t.DropMalformed)
@@ -45,6 +53,7 @@ func (g *Gateway) dropStatus() []admin.Drop {
 	}
 	g.mu.Lock()
 	entries := slices.Clone(g.sockets)
+	socketDrops(g.former, add)
 	g.mu.Unlock()
 	for _, e := range entries {
 		if s, ok := e.sock.(socketStats); ok {

@@ -42,7 +42,7 @@ func (g *Gateway) captured(p *tcpip.Pending) {
 		err = syscall.EACCES
 	}
 	if err != nil {
-		g.failed.Add(1)
+		g.countFailed(err)
 		g.log.Debug("flow not opened", "src", src, "dst", dst, "err", err)
 		p.Refuse(err)
 	}
@@ -107,7 +107,7 @@ func (g *Gateway) accepted(p *tcpip.Pending) {
 	ctx, cancel := g.openingContext(p)
 	defer cancel()
 	if err := g.acceptedTCP(ctx, p, id, info); err != nil {
-		g.failed.Add(1)
+		g.countFailed(err)
 		g.log.Debug("flow of peer not opened", "peer", info.Peer.Name(), "dst", info.Dst, "name", info.Name, "err", err)
 		g.node.Refuse(id, err)
 		p.Refuse(errSilence) // the reason travels in the control message
@@ -173,7 +173,7 @@ func (g *Gateway) allows(info tunnel.SessionInfo, dst netip.AddrPort) bool {
 // session is released by ended, or here when the bridge takes no more flows.
 func (g *Gateway) join(a, b bridge.Stream, meta bridge.Meta) {
 	if _, err := g.bridge.Join(a, b, meta); err != nil {
-		g.failed.Add(1)
+		g.countFailed(err)
 		g.log.Debug("flow not joined", "src", meta.Src, "dst", meta.Dst, "err", err)
 		g.release(meta.Session)
 	}

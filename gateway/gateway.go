@@ -93,14 +93,19 @@ type Gateway struct {
 	closeDialer func() error
 
 	started  time.Time
+	ran      atomic.Bool
 	ready    atomic.Bool
 	draining atomic.Bool
 	opening  atomic.Int64
-	failed   atomic.Uint64
+	failed   [numFailures]atomic.Uint64
 
 	mu      sync.Mutex
 	sockets []socketEntry
+	former  udp.Stats // of sockets that were replaced
 }
+
+// errRan refuses a second Run: its parts are used up.
+var errRan = errors.New("gateway: was run already")
 
 // New prepares a gateway: it reads the key files that cfg names and checks
 // that the parts fit together.
@@ -133,8 +138,11 @@ func (g *Gateway) mark() uint32 {
 
 // Run brings everything up, carries flows until ctx ends, drains, and takes
 // everything down again. Errors of starting are returned at once, with the
-// host as it was before.
+// host as it was before. It may be called once.
 func (g *Gateway) Run(ctx context.Context) (err error) {
+	if g.ran.Swap(true) {
+		return errRan
+	}
 	g.started = time.Now()
 	// The parts outlive ctx: flows are drained before they stop.
 	inner, stop := context.WithCancel(context.WithoutCancel(ctx))
@@ -146,6 +154,7 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 	g.reg = g.buildMetrics()
 	// Whatever fails below, what was started ends before Run returns.
 	defer func() {
+		g.endFlows()
 		stop()
 		err = errors.Join(err, g.closeAll())
 		if werr := group.Wait(); err == nil && werr != nil && !errors.Is(werr, context.Canceled) {
@@ -153,8 +162,26 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 		}
 	}()
 
+	// The admin socket comes first, since it tells whether we run already, but
+	// is answered only when there is something to tell.
 	adminListener, httpListener, err := g.listenAdmin()
 	if err != nil {
+		return err
+	}
+	listeners, err := g.openListeners()
+	if err == nil {
+		if err = g.openDevice(); err != nil {
+			for _, s := range listeners {
+				s.Close()
+			}
+		}
+	}
+	if err != nil {
+		for _, l := range []net.Listener{adminListener, httpListener} {
+			if l != nil {
+				l.Close()
+			}
+		}
 		return err
 	}
 	srv := admin.NewServer(g)
@@ -163,17 +190,6 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 	}
 	if httpListener != nil {
 		group.Go(func() error { return admin.Serve(inner, httpListener, srv.Public(g.reg.Handler())) })
-	}
-
-	listeners, err := g.openListeners()
-	if err != nil {
-		return err
-	}
-	if err := g.openDevice(); err != nil {
-		for _, s := range listeners {
-			s.Close()
-		}
-		return err
 	}
 	for _, s := range listeners {
 		group.Go(func() error {
@@ -202,8 +218,8 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 	case <-ctx.Done():
 		g.drain()
 		return nil
-	case <-inner.Done():
-		return group.Wait()
+	case <-inner.Done(): // a part has failed; its error comes from group, once the others have ended
+		return nil
 	}
 }
 
@@ -221,15 +237,20 @@ func (g *Gateway) drain() {
 	}
 }
 
-// closeAll ends the parts in the order in which data flows: no new flows, then
-// flows, then stacks, associations, sockets and the device.
-func (g *Gateway) closeAll() error {
+// endFlows resets the flows that are left and takes no new ones. It comes
+// before the end of the associations, so that their resets arrive.
+func (g *Gateway) endFlows() {
 	g.ready.Store(false)
 	g.draining.Store(true)
-	var errs []error
 	done, cancel := context.WithCancel(context.Background())
 	cancel()
 	_ = g.bridge.Close(done) // says that flows were reset, which is the point
+}
+
+// closeAll ends the parts in the order in which data flows: stacks,
+// associations, sockets and the device.
+func (g *Gateway) closeAll() error {
+	var errs []error
 	if g.device != nil {
 		errs = append(errs, g.device.Close())
 	}

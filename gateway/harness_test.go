@@ -70,9 +70,11 @@ func (w *world) do(_ []string, err error) {
 type running struct {
 	*Gateway
 	t    *testing.T
-	host *tcptest.Host // nil without a device
-	stop context.CancelFunc
-	done chan error
+	host *tcptest.Host      // nil without a device
+	stop context.CancelFunc // nil before run
+
+	done  chan error
+	ready chan struct{}
 }
 
 // memDevice is a Device in memory.
@@ -102,8 +104,25 @@ func dialTest(d *bridge.Dialer) func(context.Context, netip.AddrPort) (bridge.St
 	}
 }
 
-// start runs a gateway from YAML at an address of the network.
+// start runs a gateway from YAML at an address of the network, and waits until
+// it is ready.
 func (w *world) start(at netip.Addr, yaml string) *running {
+	w.t.Helper()
+	r := w.prepare(at, yaml)
+	r.run()
+	select {
+	case <-r.ready:
+	case err := <-r.done:
+		w.t.Fatalf("%s did not start: %v", r.cfg.Name, err)
+	case <-time.After(10 * time.Second):
+		w.t.Fatalf("%s did not start in 10 s", r.cfg.Name)
+	}
+	return r
+}
+
+// prepare makes a gateway that does not run yet; change may still change its
+// options.
+func (w *world) prepare(at netip.Addr, yaml string, change ...func(*Options)) *running {
 	w.t.Helper()
 	name := strings.Fields(yaml)[1]
 	file := filepath.Join(w.dir, name+".yaml")
@@ -115,11 +134,10 @@ func (w *world) start(at netip.Addr, yaml string) *running {
 		w.t.Fatal(err)
 	}
 	cfg.Admin.Socket = filepath.Join(w.dir, name+".sock")
-	r := &running{t: w.t, done: make(chan error, 1)}
-	ready := make(chan struct{})
+	r := &running{t: w.t, done: make(chan error, 1), ready: make(chan struct{})}
 	var dialer *bridge.Dialer
 	opt := Options{
-		Version: "test", Ready: func() { close(ready) }, DrainTimeout: 200 * time.Millisecond,
+		Version: "test", Ready: func() { close(r.ready) }, DrainTimeout: 200 * time.Millisecond,
 		Listen: func(bind netip.AddrPort) (dtls.Socket, error) {
 			return w.net.Socket(netip.AddrPortFrom(at, bind.Port()))
 		},
@@ -135,29 +153,31 @@ func (w *world) start(at netip.Addr, yaml string) *running {
 	}
 	dialer = bridge.NewDialer(bridge.DialerConfig{})
 	opt.DialTCP = dialTest(dialer)
+	for _, f := range change {
+		f(&opt)
+	}
 	g, err := New(cfg, opt)
 	if err != nil {
 		w.t.Fatal(err)
 	}
 	r.Gateway = g
-	var ctx context.Context
-	ctx, r.stop = context.WithCancel(context.Background())
-	go func() { r.done <- g.Run(ctx) }()
-	select {
-	case <-ready:
-	case err := <-r.done:
-		w.t.Fatalf("%s did not start: %v", name, err)
-	case <-time.After(10 * time.Second):
-		w.t.Fatalf("%s did not start in 10 s", name)
-	}
 	w.t.Cleanup(func() {
-		r.end()
+		if r.stop != nil {
+			r.end()
+		}
 		dialer.Close()
 		if r.host != nil {
 			r.host.Close()
 		}
 	})
 	return r
+}
+
+// run runs the gateway in a goroutine.
+func (r *running) run() {
+	var ctx context.Context
+	ctx, r.stop = context.WithCancel(context.Background())
+	go func() { r.done <- r.Run(ctx) }()
 }
 
 // end stops the gateway and waits for it. It is idempotent.

@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"github.com/tougw/tougw/internal/metrics"
+	"github.com/tougw/tougw/tunnel"
 )
 
 // Names of metrics: tougw_<subsystem>_<what>_<unit>[_total].
@@ -17,7 +18,6 @@ const (
 	metricTunnelSegments = "tougw_tunnel_segments_total"
 	metricPeerUp         = "tougw_peer_up"
 	metricPeerRTT        = "tougw_peer_rtt_seconds"
-	metricPeerBytes      = "tougw_peer_bytes_total"
 	metricDrops          = "tougw_drops_total"
 	metricHandshakes     = "tougw_dtls_handshakes_total"
 	metricHalfOpen       = "tougw_dtls_half_open"
@@ -30,7 +30,7 @@ func (g *Gateway) buildMetrics() *metrics.Registry {
 	r.Gauge(metricFlowsActive, "Flows that are joined now.", func() float64 { return float64(g.bridge.Len()) })
 	r.Gauge(metricFlowsOpening, "Flows whose far side is being connected now.", func() float64 { return float64(g.opening.Load()) })
 	r.Counter(metricFlowsOpened, "Flows that were joined.", func() uint64 { return g.bridge.Stats().Opened })
-	r.Counter(metricFlowsFailed, "Flows that were refused or could not be connected.", g.failed.Load)
+	r.Counter(metricFlowsFailed, "Flows that were refused or could not be connected.", g.failedFlows)
 	r.Counters(metricFlowsEnded, "Flows that ended, by cause.", []string{"cause"}, func() []metrics.Sample {
 		var out []metrics.Sample
 		for cause, n := range g.bridge.Stats().Ended {
@@ -67,34 +67,29 @@ func (g *Gateway) buildMetrics() *metrics.Registry {
 }
 
 // peerMetrics registers what is told of each peer. Peers that dialled are
-// labelled by their proven name; several instances of one name are added up.
+// labelled by their proven name; several instances may have one.
 func (g *Gateway) peerMetrics(r *metrics.Registry) {
-	byPeer := func(value func(admin peerValue) float64) func() []metrics.Sample {
+	byPeer := func(add func(sum float64, p tunnel.PeerInfo) float64) func() []metrics.Sample {
 		return func() []metrics.Sample {
-			sums := map[string]float64{}
-			for _, p := range g.peerStatus() {
-				sums[p.Name] += value(peerValue{up: p.State == "up", rtt: p.RTTMs / 1e3, in: p.BytesIn, out: p.BytesOut})
+			values := map[string]float64{}
+			for _, p := range g.node.Peers() {
+				values[p.Name] = add(values[p.Name], p)
 			}
-			out := make([]metrics.Sample, 0, len(sums))
-			for name, v := range sums {
+			out := make([]metrics.Sample, 0, len(values))
+			for name, v := range values {
 				out = append(out, metrics.Sample{Labels: []string{name}, Value: v})
 			}
 			return out
 		}
 	}
-	r.Gauges(metricPeerUp, "Associations of the peer that are up.", []string{"peer"}, byPeer(func(p peerValue) float64 {
-		if p.up {
-			return 1
+	r.Gauges(metricPeerUp, "Instances of the peer that are up.", []string{"peer"}, byPeer(func(n float64, p tunnel.PeerInfo) float64 {
+		if p.State == "up" {
+			n++
 		}
-		return 0
+		return n
 	}))
-	r.Gauges(metricPeerRTT, "Smoothed round trip to the peer; 0 while unknown.", []string{"peer"}, byPeer(func(p peerValue) float64 { return p.rtt }))
-}
-
-type peerValue struct {
-	up      bool
-	rtt     float64
-	in, out uint64
+	r.Gauges(metricPeerRTT, "Smoothed round trip to the peer, the longest of its instances; 0 while unknown.", []string{"peer"},
+		byPeer(func(longest float64, p tunnel.PeerInfo) float64 { return max(longest, p.RTT.Seconds()) }))
 }
 
 func (g *Gateway) dtlsMetrics(r *metrics.Registry) {

@@ -21,7 +21,7 @@ func (g *Gateway) Status() admin.Status {
 	}
 	st := g.bridge.Stats()
 	s.Flows = admin.FlowCounts{
-		Active: g.bridge.Len(), Opening: int(g.opening.Load()), Opened: st.Opened, Failed: g.failed.Load(), Closed: sum(st.Ended),
+		Active: g.bridge.Len(), Opening: int(g.opening.Load()), Opened: st.Opened, Failed: g.failedFlows(), Closed: sum(st.Ended),
 	}
 	if d := g.device; d != nil {
 		c := d.Capabilities()
