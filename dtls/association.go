@@ -7,13 +7,6 @@ import (
 	"time"
 )
 
-// path is where an association's records go.
-type path struct {
-	remote netip.AddrPort
-	// local is the address to send from; the zero Addr leaves it to the kernel.
-	local netip.Addr
-}
-
 // Association is one keyed DTLS relation with an authenticated peer. All
 // methods are safe for concurrent use.
 type Association struct {
@@ -31,7 +24,7 @@ type Association struct {
 	sealing  protector
 	number   atomic.Uint64 // next record number
 	outBytes atomic.Uint64
-	path     atomic.Pointer[path]
+	paths    paths
 
 	// Inbound. mu is held by the goroutine that delivers to the association,
 	// from the first record of a run until the run has been handed over, and
@@ -42,6 +35,7 @@ type Association struct {
 	scratch  scratch
 	in       inbound
 	localCID uint64 // 0 when the peer sends plain records
+	arrived  path   // of the run
 	// lastFlight is what the handshake library sent last, to be repeated byte
 	// for byte; nil on a client.
 	lastFlight   [][]byte
@@ -85,6 +79,8 @@ type Info struct {
 	// Replays and OpenFailures count records that were seen before (or too
 	// old), and records that failed authentication.
 	Replays, OpenFailures uint64
+	// Moves counts changes of the path.
+	Moves uint64
 	// Limits are those in force.
 	Limits Limits
 }
@@ -93,17 +89,11 @@ type Info struct {
 func (a *Association) Identity() Identity { return a.identity }
 
 // Remote is the peer's present address.
-func (a *Association) Remote() netip.AddrPort { return a.path.Load().remote }
+func (a *Association) Remote() netip.AddrPort { return a.paths.current.Load().remote }
 
 // Local is the address of this side; its IP address is unspecified when the
 // kernel chooses it.
-func (a *Association) Local() netip.AddrPort {
-	l := a.w.sock.LocalAddr()
-	if p := a.path.Load(); p.local.IsValid() {
-		return netip.AddrPortFrom(p.local, l.Port())
-	}
-	return l
-}
+func (a *Association) Local() netip.AddrPort { return a.Path().Local }
 
 // Info describes the association as it is now.
 func (a *Association) Info() Info {
@@ -113,6 +103,7 @@ func (a *Association) Info() Info {
 		RecordsOut: a.number.Load() - firstNumber, BytesOut: a.outBytes.Load(),
 		RecordsIn: a.inRecords.Load(), BytesIn: a.inBytes.Load(),
 		Replays: a.replays.Load(), OpenFailures: a.failures.Load(),
+		Moves: a.paths.moves.Load(),
 	}
 	return i
 }

@@ -74,7 +74,7 @@ func newBed(t testing.TB, s Suite, cid bool) *bed {
 	b.a = &Association{w: w, suite: s, limits: suites[s].limits, since: time.Now(), done: make(chan struct{}), localCID: h.cid}
 	b.a.sealing, b.a.opening = b.peer, b.peer
 	b.a.number.Store(firstNumber)
-	b.a.path.Store(&path{remote: remote})
+	b.a.paths.current.Store(&path{h.from, w})
 	b.a.mu.Lock()
 	if !w.establish(b.a, h) {
 		t.Fatal("not established")

@@ -109,12 +109,16 @@ type Config struct {
 	// Limits bound the use of keys.
 	Limits Limits
 
-	// Migrate decides whether the peer of a moved to the address from, from
-	// which the authenticated record with the newest number came. Nil means
-	// no: the new path is counted and the old address kept (RFC 9146 section 6
-	// wants the path validated first). It is called from a receive goroutine
-	// and must not block.
-	Migrate func(a *Association, from netip.AddrPort) bool
+	// PathCandidate is told when an authentic record of a with the newest number
+	// came by another path than a's. Nothing has changed: records go on to the
+	// old path until the new one is validated, for which the callee sends an
+	// echo with Association.SendVia and calls Association.Validate when it is
+	// answered by that path (RFC 9146 section 6). After some seconds the path
+	// is forgotten, and reported anew if the peer still sends from there. Anyone
+	// who sees the peer's records can cause calls with any address, at most two
+	// a second in the long run. It is called from a receive goroutine, before
+	// the record is delivered, and must not block or close the Endpoint.
+	PathCandidate func(a *Association, p Path)
 	// OnFailure is told about every handshake that failed, except those whose
 	// source never echoed the cookie: anyone can cause such calls, so that
 	// logging them needs a bound. It is called from the goroutine of the

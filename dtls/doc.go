@@ -13,9 +13,10 @@
 // handed to a Receiver, everything else that happens to Events.
 //
 // Left out: renegotiation (refused with an alert), session resumption, DTLS
-// 1.0 and 1.3, CBC and CCM suites, suites without forward secrecy, and the
-// validation of new paths (RFC 9146 section 6), for which Config.Migrate is the
-// place.
+// 1.0 and 1.3, CBC and CCM suites, and suites without forward secrecy. A
+// peer that moves to another address is followed once the new path has been
+// validated (RFC 9146 section 6); the echo that this takes is sent by the owner
+// of the association: see Config.PathCandidate.
 //
 // All exported methods are safe for concurrent use. Send and Seal borrow their
 // buffers; what a Receiver is given is borrowed by it until it returns.

@@ -264,14 +264,15 @@ func (h *handshake) established() *Association {
 }
 
 // keep copies a protected record for the time after the handshake, if there is
-// room. Once that has come it gives the association instead.
-func (h *handshake) keep(rec []byte) (a *Association, kept bool) {
+// room and it came by the handshake's path. Once that time has come it gives the
+// association instead.
+func (h *handshake) keep(rec []byte, from path) (a *Association, kept bool) {
 	h.mu.Lock()
 	defer h.mu.Unlock()
 	if h.assoc != nil {
 		return h.assoc, false
 	}
-	if len(h.early) >= earlyRecords || h.size+len(rec) > earlyBytes {
+	if from != (path{h.from, h.w}) || len(h.early) >= earlyRecords || h.size+len(rec) > earlyBytes {
 		return nil, false
 	}
 	h.early = append(h.early, append([]byte(nil), rec...))

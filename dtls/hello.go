@@ -94,7 +94,7 @@ func (w *worker) feedPlain(p *handshake, h header, rec []byte) {
 // association gets the record.
 func (w *worker) feedProtected(p *handshake, h header, rec []byte, from tuple) {
 	if h.typ != typeHandshake && h.typ != typeChangeCipherSpec {
-		a, kept := p.keep(rec)
+		a, kept := p.keep(rec, path{from, w})
 		if a != nil {
 			w.accept(a, h, rec, from)
 			return

@@ -3,6 +3,7 @@ package dtls
 import (
 	"errors"
 	"net"
+	"net/netip"
 	"time"
 
 	"github.com/tougw/tougw/internal/packet"
@@ -86,6 +87,9 @@ func (w *worker) run() error {
 // message takes a run of datagrams from one address.
 func (w *worker) message(m *udp.Message) {
 	t := tuple{remote: m.Addr, local: m.Local}
+	if w.dialed {
+		t.local = netip.Addr{}
+	}
 	b := m.Buf[:m.N]
 	size := m.Segment
 	if size <= 0 {
@@ -114,10 +118,6 @@ func (w *worker) datagram(b []byte, from tuple) {
 
 // record finds whose a record is. Nothing of it has been verified.
 func (w *worker) record(h header, rec []byte, from tuple) {
-	key := from
-	if w.dialed {
-		key.local = tuple{}.local
-	}
 	switch {
 	case h.epoch == 1 && h.typ == typeCID:
 		switch o := w.byCID(h.cid); {
@@ -129,15 +129,15 @@ func (w *worker) record(h header, rec []byte, from tuple) {
 			w.e.count.drop(DropUnknownCID)
 		}
 	case h.epoch == 1 && h.typ >= typeChangeCipherSpec && h.typ <= typeApplicationData:
-		w.byTuple(h, rec, from, w.lookup(key))
+		w.byTuple(h, rec, from, w.lookup(from))
 	case h.epoch == 0 && h.typ == typeHandshake && rec[h.start] == msgClientHello:
 		if w.dialed {
 			w.e.count.drop(DropNotServing)
 			return
 		}
-		w.hello(h, rec, key)
+		w.hello(h, rec, from)
 	case h.epoch == 0 && plainAllowed(h, rec):
-		r := w.lookup(key)
+		r := w.lookup(from)
 		switch p := r.talking(); {
 		case p != nil:
 			w.feedPlain(p, h, rec)
@@ -147,7 +147,7 @@ func (w *worker) record(h header, rec []byte, from tuple) {
 			w.e.count.drop(DropUnknownPeer)
 		}
 	default:
-		if r := w.lookup(key); h.epoch == 0 && r.owner != nil {
+		if r := w.lookup(from); h.epoch == 0 && r.owner != nil {
 			w.e.count.drop(DropPlaintext)
 			return
 		}
@@ -252,8 +252,13 @@ func (w *worker) try(a *Association, h header, rec []byte, from tuple) Drop {
 		w.e.count.drop(drop)
 		return numDrops
 	}
-	if p := a.path.Load(); newest && from.remote != p.remote {
-		w.moved(a, from)
+	here := path{from, w}
+	if a.arrived != here {
+		w.deliver() // a run came by one path
+		a.arrived = here
+	}
+	if *a.paths.current.Load() != here {
+		a.elsewhere(here, newest, len(rec))
 	}
 	if typ == typeApplicationData {
 		if len(plain) > 0 {
@@ -293,18 +298,4 @@ func (w *worker) hand() {
 	w.cur.publish()
 	w.cur.mu.Unlock()
 	w.cur = nil
-}
-
-// moved handles an authenticated record with the newest number from another
-// address than the peer's.
-func (w *worker) moved(a *Association, from tuple) {
-	w.e.count.candidates.Add(1)
-	if m := w.e.cfg.Migrate; m == nil || !m(a, from.remote) {
-		return
-	}
-	w.e.count.migrated.Add(1)
-	a.path.Store(&path{remote: from.remote, local: from.local})
-	a.w.mu.Lock()
-	a.w.unroute(a) // the old address may become another peer's
-	a.w.mu.Unlock()
 }

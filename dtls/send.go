@@ -54,12 +54,6 @@ func (a *Association) Send(b []byte, size int) error {
 	return a.write(b, size)
 }
 
-// write sends b to the present address of the peer.
-func (a *Association) write(b []byte, size int) error {
-	p := a.path.Load()
-	return a.w.write(b, size, p.remote, p.local)
-}
-
 // write sends b as datagrams of size bytes and counts the error.
 func (w *worker) write(b []byte, size int, to netip.AddrPort, from netip.Addr) error {
 	sc := scratches.Get().(*scratch)

@@ -19,7 +19,7 @@ const (
 	DropHalfOpenSource             // too many handshakes in progress from that source
 	DropAssociations               // too many associations
 	DropHandshakeQueue             // the queue or the budget of a handshake was exhausted
-	DropEarly                      // too much data overtook a handshake
+	DropEarly                      // data overtook a handshake: too much, or from elsewhere
 	DropReplay                     // a number seen before, or older than the window
 	DropOpenFailed                 // authentication failed
 	DropClosed                     // for an association that has ended
@@ -117,10 +117,14 @@ type Stats struct {
 	AssociationsClosed uint64
 	// HalfOpen and Associations are what exists now.
 	HalfOpen, Associations int
-	// PathCandidates counts authenticated records with the newest number that
-	// came from another address than the peer's; Migrations those that moved
-	// the association.
+	// PathCandidates counts paths other than the association's by which an
+	// authentic record with the newest number came; Migrations those of them
+	// that were validated and that the association moved to.
 	PathCandidates, Migrations uint64
+	// PathsCrowded counts records that would have made a further candidate
+	// while there were enough, PathRefusals calls of SendVia that would have
+	// sent more to a candidate than it may get.
+	PathsCrowded, PathRefusals uint64
 	// LastFlights counts last flights that were repeated on request.
 	LastFlights uint64
 	// NumberGuard counts datagrams of the handshake library that were held
@@ -136,15 +140,16 @@ type Stats struct {
 
 // counters are the live form of Stats.
 type counters struct {
-	records, bytes       atomic.Uint64
-	started, completed   atomic.Uint64
-	closed               atomic.Uint64
-	candidates, migrated atomic.Uint64
-	lastFlights, guard   atomic.Uint64
-	readErrors           atomic.Uint64
-	drops                [numDrops]atomic.Uint64
-	failures             [numFailures]atomic.Uint64
-	sendErrors           [numSendErrors]atomic.Uint64
+	records, bytes        atomic.Uint64
+	started, completed    atomic.Uint64
+	closed                atomic.Uint64
+	candidates, migrated  atomic.Uint64
+	crowded, pathRefusals atomic.Uint64
+	lastFlights, guard    atomic.Uint64
+	readErrors            atomic.Uint64
+	drops                 [numDrops]atomic.Uint64
+	failures              [numFailures]atomic.Uint64
+	sendErrors            [numSendErrors]atomic.Uint64
 }
 
 func (c *counters) drop(d Drop) { c.drops[d].Add(1) }
@@ -156,6 +161,7 @@ func (c *counters) snapshot() Stats {
 		HandshakesStarted: c.started.Load(), HandshakesCompleted: c.completed.Load(),
 		AssociationsClosed: c.closed.Load(),
 		PathCandidates:     c.candidates.Load(), Migrations: c.migrated.Load(),
+		PathsCrowded: c.crowded.Load(), PathRefusals: c.pathRefusals.Load(),
 		LastFlights: c.lastFlights.Load(), NumberGuard: c.guard.Load(),
 		ReadErrors: c.readErrors.Load(),
 	}

@@ -88,6 +88,7 @@ func (h *handshake) takeOver(conn *pion.Conn) (*Association, error) {
 // the holder of a.mu.
 func (h *handshake) deliverEarly(a *Association, early [][]byte) {
 	e := h.w.e
+	a.arrived = path{h.from, h.w} // what came elsewhere was not kept
 	var run [][]byte
 	var size int
 	var rcv Receiver
@@ -182,7 +183,7 @@ func (h *handshake) associate(x *exported) (*Association, error) {
 		a.opening.cid = bytes.Clone(x.LocalConnectionID)
 	}
 	a.number.Store(firstNumber)
-	a.path.Store(&path{remote: h.from.remote, local: h.from.local})
+	a.paths.current.Store(&path{h.from, h.w})
 	a.limits = p.limits
 	pick := func(to *uint64, configured uint64) {
 		if configured != 0 {

@@ -11,7 +11,8 @@ import (
 // tuple is what tells peers without a Connection ID apart on one socket.
 type tuple struct {
 	remote netip.AddrPort
-	// local is the address a datagram arrived at; zero on dialled sockets.
+	// local is the address a datagram arrived at, to send from; zero on dialled
+	// sockets, whose address the kernel chooses.
 	local netip.Addr
 }
 
@@ -30,10 +31,11 @@ const maxPending = 4
 // socket's peers are here.
 //
 // Locks are taken in the order Association.mu, worker.mu, then one of
-// cidTable.mu, caps.mu, handshake.mu and Association.errMu.
+// cidTable.mu, caps.mu, handshake.mu, paths.mu and Association.errMu.
 type worker struct {
 	e      *Endpoint
 	sock   Socket
+	addr   netip.AddrPort // of sock
 	id     uint8
 	dialed bool
 	ctx    context.Context
@@ -54,7 +56,7 @@ type worker struct {
 }
 
 func newWorker(e *Endpoint, sock Socket, id uint8, dialed bool) *worker {
-	w := &worker{e: e, sock: sock, id: id, dialed: dialed, routes: map[tuple]*route{}, assocs: map[*Association]struct{}{}}
+	w := &worker{e: e, sock: sock, addr: sock.LocalAddr(), id: id, dialed: dialed, routes: map[tuple]*route{}, assocs: map[*Association]struct{}{}}
 	w.ended = make(chan struct{})
 	w.ctx, w.cancel = context.WithCancelCause(e.ctx)
 	return w
