@@ -85,6 +85,39 @@ type Info struct {
 	Limits Limits
 }
 
+// Usage says how far an association has used up its keys, for its owner to
+// replace it in time. Reading it costs a handful of atomic loads.
+type Usage struct {
+	// Established is when the handshake completed.
+	Established time.Time
+	// RecordsOut, BytesOut, RecordsIn, BytesIn and OpenFailures are those of
+	// Info.
+	RecordsOut, BytesOut, RecordsIn, BytesIn, OpenFailures uint64
+	// Limits are those in force. The peer's may be lower.
+	Limits Limits
+}
+
+// Share is the part of the limits that is used, of whichever and in whichever
+// direction most is: 1 when Seal refuses, or the peer's would if it had our
+// limits. The integrity limit is among them.
+func (u *Usage) Share() float64 {
+	part := func(n, of uint64) float64 { return float64(n) / float64(of) }
+	return max(
+		part(max(u.RecordsOut, u.RecordsIn), u.Limits.Records),
+		part(max(u.BytesOut, u.BytesIn), u.Limits.Bytes),
+		part(u.OpenFailures, u.Limits.OpenFailures))
+}
+
+// Usage is how far the keys are used up. What was received shows at the end of
+// the socket's read batch.
+func (a *Association) Usage() Usage {
+	return Usage{
+		Established: a.since, Limits: a.limits,
+		RecordsOut: a.number.Load() - firstNumber, BytesOut: a.outBytes.Load(),
+		RecordsIn: a.inRecords.Load(), BytesIn: a.inBytes.Load(), OpenFailures: a.failures.Load(),
+	}
+}
+
 // Identity is what the peer proved.
 func (a *Association) Identity() Identity { return a.identity }
 
@@ -97,15 +130,14 @@ func (a *Association) Local() netip.AddrPort { return a.Path().Local }
 
 // Info describes the association as it is now.
 func (a *Association) Info() Info {
-	i := Info{
+	u := a.Usage()
+	return Info{
 		Suite: a.suite, Client: a.isClient, RemoteCID: len(a.sealing.cid), LocalCID: len(a.opening.cid),
-		Established: a.since, Limits: a.limits,
-		RecordsOut: a.number.Load() - firstNumber, BytesOut: a.outBytes.Load(),
-		RecordsIn: a.inRecords.Load(), BytesIn: a.inBytes.Load(),
-		Replays: a.replays.Load(), OpenFailures: a.failures.Load(),
+		Established: u.Established, Limits: u.Limits,
+		RecordsOut: u.RecordsOut, BytesOut: u.BytesOut, RecordsIn: u.RecordsIn, BytesIn: u.BytesIn,
+		Replays: a.replays.Load(), OpenFailures: u.OpenFailures,
 		Moves: a.paths.moves.Load(),
 	}
-	return i
 }
 
 // Overhead is what a record adds before and after its plaintext, in bytes. It

@@ -2,6 +2,7 @@ package dtls
 
 import (
 	"net/netip"
+	"slices"
 	"sync"
 )
 
@@ -65,4 +66,51 @@ func (c *caps) now() int {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	return c.total
+}
+
+// identities bounds the accepted associations of each identity.
+type identities struct {
+	mu     sync.Mutex
+	assocs map[string][]*Association // in the order in which they were established
+	max    int
+}
+
+func (t *identities) init(most int) {
+	t.assocs = map[string][]*Association{}
+	t.max = most
+}
+
+// key tells identities apart: a PSK proves another name than a certificate.
+func (i Identity) key() string { return i.Kind.String() + " " + i.String() }
+
+// add notes an association and gives the oldest of its identity, which is
+// forgotten, if there are too many.
+func (t *identities) add(a *Association) (oldest *Association) {
+	k := a.identity.key()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	as := append(t.assocs[k], a)
+	if len(as) > t.max {
+		oldest = as[0]
+		as = slices.Delete(as, 0, 1)
+	}
+	t.assocs[k] = as
+	return oldest
+}
+
+// remove forgets an association, if it is known.
+func (t *identities) remove(a *Association) {
+	k := a.identity.key()
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	as := t.assocs[k]
+	i := slices.Index(as, a)
+	if i < 0 {
+		return
+	}
+	if as = slices.Delete(as, i, i+1); len(as) == 0 {
+		delete(t.assocs, k)
+		return
+	}
+	t.assocs[k] = as
 }

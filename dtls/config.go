@@ -102,6 +102,12 @@ type Config struct {
 	MaxHalfOpenPerSource int
 	// MaxAssociations bounds accepted associations; zero means 65536.
 	MaxAssociations int
+	// MaxPerIdentity bounds accepted associations of one identity (its kind and
+	// names), so that none can use up MaxAssociations; zero means 64. When one
+	// more is established the oldest ends with ErrSuperseded: a peer that lost
+	// its associations without a word always gets in. Peers that share a
+	// certificate or PSK end each other's, if they are more than this.
+	MaxPerIdentity int
 	// ReplaceGrace is how long an association with a Connection ID is kept
 	// after its peer has authenticated anew from the same address; zero means
 	// 30 s.
@@ -120,9 +126,12 @@ type Config struct {
 	// the record is delivered, and must not block or close the Endpoint.
 	PathCandidate func(a *Association, p Path)
 	// OnFailure is told about every handshake that failed, except those whose
-	// source never echoed the cookie: anyone can cause such calls, so that
-	// logging them needs a bound. It is called from the goroutine of the
-	// handshake and must not block.
+	// source never echoed the cookie. Anyone who can receive at an address can
+	// cause such calls, without any credentials, as fast as MaxHalfOpen allows,
+	// and choose much of err's text (names in its certificate, its PSK
+	// identity): the callee must bound what it logs or keeps of them, in all
+	// and not only for each address, and quote err. It is called from the
+	// goroutine of the handshake and must not block.
 	OnFailure func(remote netip.AddrPort, why Failure, err error)
 	// Logger receives debug messages; nil discards them.
 	Logger *slog.Logger
@@ -158,6 +167,7 @@ const (
 	defaultMaxHalfOpen          = 1024
 	defaultMaxHalfOpenPerSource = 64
 	defaultMaxAssociations      = 1 << 16
+	defaultMaxPerIdentity       = 64
 	defaultReplaceGrace         = 30 * time.Second
 	maxPSKIdentity              = 128
 )
@@ -181,6 +191,7 @@ func (c Config) withDefaults() (Config, error) {
 	orInt(&c.MaxHalfOpen, defaultMaxHalfOpen)
 	orInt(&c.MaxHalfOpenPerSource, defaultMaxHalfOpenPerSource)
 	orInt(&c.MaxAssociations, defaultMaxAssociations)
+	orInt(&c.MaxPerIdentity, defaultMaxPerIdentity)
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}

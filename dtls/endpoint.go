@@ -22,6 +22,7 @@ type Endpoint struct {
 	count  counters
 	cids   cidTable
 	caps   caps
+	idents identities
 
 	server []pion.ServerOption
 	// decoy makes keys for unknown PSK identities, so that they fail like a
@@ -52,6 +53,7 @@ func New(cfg Config, ev Events) (*Endpoint, error) {
 		return nil, errors.New("dtls: no events")
 	}
 	e := &Endpoint{cfg: cfg, events: ev, workers: map[*worker]struct{}{}}
+	e.idents.init(cfg.MaxPerIdentity)
 	e.caps.init(cfg.MaxHalfOpen, cfg.MaxHalfOpenPerSource)
 	if _, err := rand.Read(e.decoy[:]); err != nil {
 		return nil, fmt.Errorf("dtls: random numbers: %w", err)

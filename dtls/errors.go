@@ -15,6 +15,9 @@ var (
 	// ErrReplaced says that the peer has authenticated anew from the same
 	// address, and that the association could or should no longer be reached.
 	ErrReplaced = errors.New("dtls: association replaced by a newer one from the same address")
+	// ErrSuperseded says that the peer's identity has established more than
+	// Config.MaxPerIdentity associations, of which this was the oldest.
+	ErrSuperseded = errors.New("dtls: association superseded by newer ones of the same identity")
 	// ErrForgery says that so many records failed authentication that the
 	// integrity limit of the cipher is near (Limits.OpenFailures).
 	ErrForgery = errors.New("dtls: too many records failed authentication")

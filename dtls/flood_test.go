@@ -1,6 +1,7 @@
 package dtls
 
 import (
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -133,6 +134,50 @@ func TestMaxAssociations(t *testing.T) {
 	eventually(t, "room", func() bool { return w.server.Stats().Associations == 1 })
 	_, err := w.connect("198.51.100.7:5003")
 	check(t, err)
+}
+
+// TestMaxPerIdentity connects clients of two identities that never close, as one
+// that loses power does: the newest always get in, the oldest of the same
+// identity ends.
+func TestMaxPerIdentity(t *testing.T) {
+	w := newWorld(t, func(w *world) { w.serverConfig.MaxPerIdentity = 3 })
+	other, err := w.client.Dial(context.Background(), w.net.socket("198.51.100.8:1"), w.serverSock.addr, DialParams{PSK: &PreShared{"laptop", testPSK}})
+	check(t, err)
+	eventually(t, "association of the other identity", func() bool { return w.serverEvents.count() == 1 })
+	otherServer := w.serverEvents.last()
+	var cs, ss []*Association
+	for i := range 5 {
+		c, err := w.connect(fmt.Sprintf("198.51.100.7:%d", 5000+i))
+		check(t, err)
+		eventually(t, "association", func() bool { return w.serverEvents.count() == i+2 })
+		cs, ss = append(cs, c), append(ss, w.serverEvents.last())
+	}
+	for i := range 5 {
+		if i < 2 {
+			eventually(t, "end of the oldest", func() bool {
+				return errors.Is(w.serverEvents.reason(ss[i]), ErrSuperseded) && errors.Is(w.clientEvents.reason(cs[i]), ErrClosedByPeer)
+			})
+			continue
+		}
+		w.alive(cs[i], ss[i])
+	}
+	w.alive(other, otherServer)
+	// One that closes makes room: nobody has to go.
+	check(t, cs[3].Close(nil))
+	eventually(t, "end", func() bool { return w.server.Stats().Associations == 3 })
+	c, err := w.connect("198.51.100.7:5100")
+	check(t, err)
+	eventually(t, "association", func() bool { return w.server.Stats().Associations == 4 })
+	w.alive(c, w.serverEvents.last())
+	w.alive(cs[2], ss[2])
+	if st := w.server.Stats(); st.AssociationsSuperseded != 2 || st.AssociationsClosed != 3 {
+		t.Errorf("%+v", st)
+	}
+	check(t, w.client.Close())
+	eventually(t, "end of all", func() bool { return w.server.Stats().Associations == 0 })
+	if n := len(w.server.idents.assocs); n != 0 {
+		t.Errorf("%d identities left", n)
+	}
 }
 
 // TestManyAssociations connects 50 clients at once, exchanges data and ends

@@ -113,8 +113,9 @@ type Stats struct {
 	// HandshakesStarted - HandshakesCompleted - the sum of Failures are in
 	// progress.
 	HandshakesStarted, HandshakesCompleted uint64
-	// AssociationsClosed counts associations that ended.
-	AssociationsClosed uint64
+	// AssociationsClosed counts associations that ended, AssociationsSuperseded
+	// those that Config.MaxPerIdentity made end.
+	AssociationsClosed, AssociationsSuperseded uint64
 	// HalfOpen and Associations are what exists now.
 	HalfOpen, Associations int
 	// PathCandidates counts paths other than the association's by which an
@@ -142,7 +143,7 @@ type Stats struct {
 type counters struct {
 	records, bytes        atomic.Uint64
 	started, completed    atomic.Uint64
-	closed                atomic.Uint64
+	closed, superseded    atomic.Uint64
 	candidates, migrated  atomic.Uint64
 	crowded, pathRefusals atomic.Uint64
 	lastFlights, guard    atomic.Uint64
@@ -159,8 +160,8 @@ func (c *counters) snapshot() Stats {
 	s := Stats{
 		Records: c.records.Load(), Bytes: c.bytes.Load(),
 		HandshakesStarted: c.started.Load(), HandshakesCompleted: c.completed.Load(),
-		AssociationsClosed: c.closed.Load(),
-		PathCandidates:     c.candidates.Load(), Migrations: c.migrated.Load(),
+		AssociationsClosed: c.closed.Load(), AssociationsSuperseded: c.superseded.Load(),
+		PathCandidates: c.candidates.Load(), Migrations: c.migrated.Load(),
 		PathsCrowded: c.crowded.Load(), PathRefusals: c.pathRefusals.Load(),
 		LastFlights: c.lastFlights.Load(), NumberGuard: c.guard.Load(),
 		ReadErrors: c.readErrors.Load(),

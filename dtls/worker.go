@@ -31,7 +31,7 @@ const maxPending = 4
 // socket's peers are here.
 //
 // Locks are taken in the order Association.mu, worker.mu, then one of
-// cidTable.mu, caps.mu, handshake.mu, paths.mu and Association.errMu.
+// cidTable.mu, caps.mu, identities.mu, handshake.mu, paths.mu and Association.errMu.
 type worker struct {
 	e      *Endpoint
 	sock   Socket
@@ -179,6 +179,12 @@ func (w *worker) establish(a *Association, h *handshake) bool {
 	if old != nil && old.localCID == 0 {
 		old.end(ErrReplaced, 0, false)
 	}
+	if !a.isClient {
+		if oldest := w.e.idents.add(a); oldest != nil {
+			w.e.count.superseded.Add(1)
+			oldest.end(ErrSuperseded, AlertCloseNotify, true)
+		}
+	}
 	return true
 }
 
@@ -192,6 +198,7 @@ func (w *worker) forget(a *Association) {
 		a.grace.Stop()
 	}
 	w.e.cids.remove(a.localCID)
+	w.e.idents.remove(a)
 }
 
 // unroute takes a's tuple away. The caller holds mu.
