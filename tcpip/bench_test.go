@@ -134,6 +134,26 @@ func BenchmarkTunnel(b *testing.B) {
 	pump(b, s, d)
 }
 
+// BenchmarkTunnelFarAway moves 64 MiB in one stream of its own over a round
+// trip of 20 and 100 ms: how soon buffers and congestion window grow.
+func BenchmarkTunnelFarAway(b *testing.B) {
+	for _, delay := range []time.Duration{10 * time.Millisecond, 50 * time.Millisecond} {
+		for _, size := range []int{1 << 20, 64 << 20} {
+			b.Run(fmt.Sprintf("RTT=%v,MiB=%d", 2*delay, size>>20), func(b *testing.B) {
+				accepted := make(chan *Stream, 1)
+				w := newWire(b, TunnelConfig{}, TunnelConfig{OnFlow: acceptTo(b, accepted)}, &wire{size: record, delay: delay})
+				b.SetBytes(int64(size))
+				for id := uint64(1); b.Loop(); id++ {
+					s, d := w.connect(b, id, accepted)
+					transfer(b, s, d, size)
+					s.Reset()
+					d.Reset()
+				}
+			})
+		}
+	}
+}
+
 func BenchmarkEdgeUp(b *testing.B) {
 	r := newRig(b, EdgeConfig{}, tcptest.Config{TSO: true}, nil)
 	c, s := r.connect(dst4)

@@ -35,7 +35,7 @@
 // # Buffers
 //
 // What a connection absorbs for a reader that never reads is bounded by small
-// initial buffers (BufferConfig). They grow, up to a ceiling, only after a
+// initial buffers (BufferConfig). They grow, up to a ceiling, only after half a
 // mebibyte has moved in that direction, which only happens when somebody reads.
 //
 // # Locks

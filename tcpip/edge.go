@@ -105,7 +105,7 @@ func NewEdge(cfg EdgeConfig, dev Device) (*Edge, error) {
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)
 	}
-	cfg.Buffers = cfg.Buffers.withDefaults(defaultEdgeRecv, defaultEdgeSend)
+	cfg.Buffers = cfg.Buffers.withDefaults(defaultEdgeRecv, defaultEdgeSend, defaultEdgeMax)
 	mtu, queues := dev.MTU(), dev.Queues()
 	if mtu < header.IPv4MinimumMTU || mtu > math.MaxUint16 {
 		return nil, fmt.Errorf("tcpip: device MTU %d is not within %d…%d", mtu, header.IPv4MinimumMTU, math.MaxUint16)

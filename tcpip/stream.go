@@ -61,6 +61,7 @@ type Stream struct {
 
 	gone  atomic.Bool // owner was told
 	cause atomic.Pointer[error]
+	emu   sync.Mutex // one at a time asks the endpoint for its error
 }
 
 // streamOwner is told once that a stream's endpoint left the stack.
@@ -381,15 +382,23 @@ func (s *Stream) Err() error {
 	if c := s.cause.Load(); c != nil {
 		return *c
 	}
-	switch s.state() {
-	case tcp.StateClose, tcp.StateError:
-		// gVisor gives its error once, to whoever asks first.
-		if err := s.ep.LastError(); err != nil {
-			s.fail(errno(err))
-		}
-		if c := s.cause.Load(); c != nil {
-			return *c
-		}
+	st := s.state()
+	if st != tcp.StateClose && st != tcp.StateError {
+		return nil
+	}
+	// gVisor gives its error once, to whoever asks first.
+	s.emu.Lock()
+	defer s.emu.Unlock()
+	if err := s.ep.LastError(); err != nil {
+		s.fail(errno(err))
+	} else if st == tcp.StateError {
+		// A Read or Write that runs at this moment got it and is about to
+		// record it. No end in order leads to this state, and an RST must never
+		// look like one.
+		s.fail(syscall.ECONNRESET)
+	}
+	if c := s.cause.Load(); c != nil {
+		return *c
 	}
 	return nil
 }
@@ -417,9 +426,8 @@ func (s *Stream) Remote() netip.AddrPort { return s.remote }
 func (s *Stream) Session() uint64 { return s.id }
 
 // SetKeepalive makes TCP probe a connection that was silent for idle, every
-// interval, and end it with ETIMEDOUT after count probes without an answer.
-// Intervals are rounded by nothing; idle zero turns probing off, which is the
-// state of a new stream.
+// interval, and end it with ETIMEDOUT after count probes without an answer. Idle
+// zero turns probing off, which is the state of a new stream.
 func (s *Stream) SetKeepalive(idle, interval time.Duration, count int) {
 	if idle <= 0 {
 		s.ep.SocketOptions().SetKeepAlive(false)

@@ -89,7 +89,7 @@ func (c TunnelConfig) withDefaults() (TunnelConfig, error) {
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)
 	}
-	c.Buffers = c.Buffers.withDefaults(defaultTunnelRecv, defaultTunnelSend)
+	c.Buffers = c.Buffers.withDefaults(defaultTunnelRecv, defaultTunnelSend, defaultTunnelMax)
 	return c, nil
 }
 

@@ -5,6 +5,7 @@ import (
 	"math/rand/v2"
 	"sync"
 	"testing"
+	"time"
 )
 
 // wire joins two Tunnels in one process: it cuts segments to size bytes and
@@ -12,6 +13,7 @@ import (
 // reordering. Each direction has one goroutine.
 type wire struct {
 	size    int
+	delay   time.Duration // one way
 	loss    float64
 	reorder float64
 	tap     func(toB bool, id uint64, seg []byte) // sees each cut segment
@@ -29,21 +31,30 @@ type wire struct {
 
 // leg is one direction of a wire.
 type leg struct {
+	delay  time.Duration
 	mu     sync.Mutex
 	filled sync.Cond
-	segs   []*Segment
+	segs   []inFlight
 	closed bool
 }
 
-func newLeg() *leg {
-	l := &leg{}
+type inFlight struct {
+	*Segment
+	due time.Time
+}
+
+func newLeg(delay time.Duration) *leg {
+	l := &leg{delay: delay}
 	l.filled.L = &l.mu
 	return l
 }
 
 func (l *leg) put(segs []*Segment) {
 	l.mu.Lock()
-	l.segs = append(l.segs, segs...)
+	due := time.Now().Add(l.delay)
+	for _, s := range segs {
+		l.segs = append(l.segs, inFlight{s, due})
+	}
 	l.filled.Signal()
 	l.mu.Unlock()
 }
@@ -55,7 +66,7 @@ func newWire(t testing.TB, a, b TunnelConfig, w *wire) *wire {
 	if w.size == 0 {
 		w.size = 1300
 	}
-	w.ab, w.ba = newLeg(), newLeg()
+	w.ab, w.ba = newLeg(w.delay), newLeg(w.delay)
 	var err error
 	if w.a, err = NewTunnel(a, w.ab.put); err != nil {
 		t.Fatal(err)
@@ -108,7 +119,7 @@ func (w *wire) run(l *leg, to *Tunnel, toB bool) {
 	buf := make([]byte, w.size)
 	var held []byte // a segment that is overtaken by the next
 	var heldID uint64
-	var batch []*Segment
+	var batch []inFlight
 	for {
 		l.mu.Lock()
 		for len(l.segs) == 0 && !l.closed {
@@ -118,6 +129,12 @@ func (w *wire) run(l *leg, to *Tunnel, toB bool) {
 		closed := l.closed
 		l.mu.Unlock()
 		for _, s := range batch {
+			if w.delay > 0 && !closed {
+				if d := time.Until(s.due); d > 0 {
+					in.Flush()
+					time.Sleep(d)
+				}
+			}
 			id, ok := w.translate(s.Session(), toB, s.Flags()&FlagSYN != 0)
 			for n := s.Cut(buf); n > 0; n = s.Cut(buf) {
 				seg := buf[:n]
