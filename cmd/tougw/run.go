@@ -2,8 +2,6 @@ package main
 
 import (
 	"context"
-	"errors"
-	"fmt"
 	"log/slog"
 	"os"
 	"os/signal"
@@ -15,6 +13,7 @@ import (
 
 	"github.com/tougw/tougw/config"
 	"github.com/tougw/tougw/gateway"
+	"github.com/tougw/tougw/internal/admin"
 )
 
 // drainTimeout is how long a daemon that was asked to stop lets flows end by
@@ -60,11 +59,7 @@ func run(cmd *cobra.Command, file string) error {
 	if err != nil {
 		return err
 	}
-	err = g.Run(ctx)
-	if ctx.Err() != nil {
-		notify(log, daemon.SdNotifyStopping)
-	}
-	return err
+	return g.Run(ctx)
 }
 
 // notify tells the service manager, if there is one.
@@ -101,24 +96,18 @@ func newLogger(cmd *cobra.Command, cfg *config.Config) *slog.Logger {
 	return slog.New(slog.NewTextHandler(cmd.ErrOrStderr(), opts))
 }
 
-// errNoSocket says that a configuration has no admin socket.
-var errNoSocket = errors.New("the configuration has no admin socket")
-
 // adminSocket finds the socket that a command asks: --socket, the one of -c, or
-// the only one in the run directory.
-func adminSocket(socket, file, dir string, find func(string) (string, error)) (string, error) {
+// the only one in dir. Who asks need not be able to read the keys of -c.
+func adminSocket(socket, file, dir string) (string, error) {
 	switch {
 	case socket != "":
 		return socket, nil
 	case file != "":
-		cfg, err := config.Load(file)
+		cfg, err := config.Peek(file)
 		if err != nil {
 			return "", err
 		}
-		if cfg.Admin.Socket == "" {
-			return "", fmt.Errorf("%s: %w", file, errNoSocket)
-		}
 		return cfg.Admin.Socket, nil
 	}
-	return find(dir)
+	return admin.FindSocket(dir)
 }

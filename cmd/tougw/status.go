@@ -53,7 +53,7 @@ The daemon is asked over its admin socket: that of --socket, else that of the
 configuration -c, else the only one in ` + admin.RunDir + `.`,
 		Args: exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
-			path, err := adminSocket(socket, file, admin.RunDir, admin.FindSocket)
+			path, err := adminSocket(socket, file, admin.RunDir)
 			if err != nil {
 				return err
 			}

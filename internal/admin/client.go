@@ -10,6 +10,7 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"time"
@@ -38,12 +39,18 @@ func NewClient(path string) *Client {
 	}}
 }
 
-// FindSocket returns the only admin socket in dir. It is an error when there
-// is none, or more than one.
+// FindSocket returns the only admin socket in dir. Of several, those that a
+// killed daemon left behind do not count. It is an error when there is none, or
+// more than one.
 func FindSocket(dir string) (string, error) {
 	found, err := filepath.Glob(filepath.Join(dir, "*.sock"))
 	if err != nil {
 		return "", err
+	}
+	if len(found) > 1 {
+		if served := slices.DeleteFunc(slices.Clone(found), stale); len(served) > 0 {
+			found = served
+		}
 	}
 	switch len(found) {
 	case 0:
@@ -52,6 +59,15 @@ func FindSocket(dir string) (string, error) {
 		return found[0], nil
 	}
 	return "", fmt.Errorf("several admin sockets in %s (%s): name one with --socket PATH or -c FILE", dir, strings.Join(found, ", "))
+}
+
+// stale reports whether nobody serves the socket.
+func stale(path string) bool {
+	c, err := net.DialTimeout("unix", path, time.Second)
+	if err == nil {
+		c.Close()
+	}
+	return errors.Is(err, syscall.ECONNREFUSED)
 }
 
 // Status asks for the status document.
