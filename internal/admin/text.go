@@ -3,6 +3,7 @@ package admin
 import (
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 	"text/tabwriter"
 	"time"
@@ -14,7 +15,7 @@ func FormatBytes(n uint64) string {
 		return fmt.Sprintf("%d B", n)
 	}
 	v, unit := float64(n)/1024, 0
-	for v >= 1024 && unit < 4 {
+	for v >= 1023.95 && unit < 4 { // what would be rounded to 1024.0 too
 		v, unit = v/1024, unit+1
 	}
 	return fmt.Sprintf("%.1f %ciB", v, "KMGTP"[unit])
@@ -29,7 +30,8 @@ func formatAge(d time.Duration) string {
 	case d < 48*time.Hour:
 		return d.Round(time.Second).String()
 	}
-	return fmt.Sprintf("%dd%s", d/(24*time.Hour), (d % (24 * time.Hour)).Round(time.Minute))
+	d = d.Round(time.Minute)
+	return fmt.Sprintf("%dd%dh%dm", d/(24*time.Hour), d/time.Hour%24, d/time.Minute%60)
 }
 
 func dash(s string) string {
@@ -69,7 +71,10 @@ func (s *Status) WriteText(w io.Writer) error {
 	t := &printer{w: tw}
 	t.f("PEER\tSTATE\tIDENTITY\tENDPOINT\tMTU\tRTT\tSESSIONS\tIN\tOUT\tHANDSHAKE\n")
 	for _, e := range s.Peers {
-		rtt, hs := "-", "-"
+		mtu, rtt, hs := "-", "-", "-"
+		if e.PathMTU > 0 {
+			mtu = strconv.Itoa(e.PathMTU)
+		}
 		if e.RTTMs > 0 {
 			rtt = fmt.Sprintf("%.2fms", e.RTTMs)
 		}
@@ -80,7 +85,7 @@ func (s *Status) WriteText(w io.Writer) error {
 		if endpoint == "" {
 			endpoint = strings.Join(e.Endpoints, ",")
 		}
-		t.f("%s\t%s\t%s\t%s\t%d\t%s\t%d\t%s\t%s\t%s\n", e.Name, e.State, dash(e.Identity), dash(endpoint), e.PathMTU, rtt,
+		t.f("%s\t%s\t%s\t%s\t%s\t%s\t%d\t%s\t%s\t%s\n", e.Name, e.State, dash(e.Identity), dash(endpoint), mtu, rtt,
 			e.Sessions, FormatBytes(e.BytesIn), FormatBytes(e.BytesOut), hs)
 	}
 	if t.err == nil {
