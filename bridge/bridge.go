@@ -18,7 +18,7 @@ const (
 	// DefaultGrowAfter is more than a path of two gateways takes for a program
 	// that never reads while all buffers have their start sizes; 128 KiB of it
 	// are the reader's own kernel. Whoever lets more pass reads.
-	DefaultGrowAfter = 384 << 10
+	DefaultGrowAfter = 512 << 10
 	// startRead is how many bytes a pump reads at a time before that, because
 	// what it has read and cannot write is absorbed too.
 	startRead = 16 << 10

@@ -100,13 +100,9 @@ func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*s
 	// "unreachable", which IPv4 gives one errno. It is only for the handshake:
 	// afterwards it would make passing errors final.
 	recvErr(fd, family, 1)
-	for {
-		// A connect that a signal interrupts goes on by itself (POSIX): what it
-		// comes to is told by the event, as with EINPROGRESS.
-		err = unix.Connect(fd, sa)
-		if err == nil || err == unix.EINPROGRESS || err == unix.EINTR {
-			break
-		}
+	// A connect that a signal interrupts goes on by itself (POSIX): what it comes
+	// to is told by the event, as with EINPROGRESS.
+	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
 		unix.Close(fd)
 		return nil, err
 	}

@@ -4,6 +4,7 @@ import (
 	"context"
 	"encoding/binary"
 	"errors"
+	"io"
 	"net"
 	"net/netip"
 	"os"
@@ -372,5 +373,92 @@ func TestDialerCloseResetsWhatIsLeft(t *testing.T) {
 	}
 	if err := NewDialer(DialerConfig{}).Close(); err != nil {
 		t.Error(err)
+	}
+}
+
+// TestErrorsOfReadAndWrite has the calls themselves report the reset, while the
+// event that would is held back.
+func TestErrorsOfReadAndWrite(t *testing.T) {
+	for _, call := range []string{"read", "write", "read after the event", "write after the event"} {
+		t.Run(call, func(t *testing.T) {
+			gate := make(chan struct{})
+			server := serve(t, func(c *net.TCPConn) {
+				<-gate
+				rst(c)
+			})
+			d := NewDialer(DialerConfig{})
+			defer d.Close()
+			stream, err := d.Dial(t.Context(), server)
+			if err != nil {
+				t.Fatal(err)
+			}
+			s := stream.(*socket)
+			late := call == "read after the event" || call == "write after the event"
+			if !late {
+				s.emu.Lock() // nobody can take the error
+			}
+			close(gate)
+			if late {
+				waitFor(t, "event", func() bool { return s.Err() != nil })
+			}
+			p := make([]byte, 1)
+			if call[0] == 'r' {
+				waitFor(t, "reset", func() bool { _, err = s.Read(p); return err != unix.EAGAIN })
+			} else {
+				waitFor(t, "reset", func() bool { _, err = s.Write(p); return err != nil })
+			}
+			if !late {
+				s.emu.Unlock()
+			}
+			if err != syscall.ECONNRESET || s.Err() != syscall.ECONNRESET {
+				t.Errorf("%v, %v", err, s.Err())
+			}
+			if err := s.CloseWrite(); err != syscall.ECONNRESET {
+				t.Errorf("CloseWrite: %v", err)
+			}
+			if n := s.Outstanding(); n != 0 {
+				t.Errorf("%d bytes outstanding", n)
+			}
+		})
+	}
+}
+
+// TestFINThenReset: what a server sends before it closes is whole, also when a
+// reset follows because it was written to.
+func TestFINThenReset(t *testing.T) {
+	for _, halfClosed := range []bool{false, true} {
+		server := serve(t, func(c *net.TCPConn) { c.Write([]byte("all of it")) })
+		d := NewDialer(DialerConfig{})
+		defer d.Close()
+		stream, err := d.Dial(t.Context(), server)
+		if err != nil {
+			t.Fatal(err)
+		}
+		s := stream.(*socket)
+		waitFor(t, "FIN", s.fin.Load)
+		if halfClosed {
+			// Byte and FIN leave together, so that the reset finds both sent.
+			if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1); err != nil {
+				t.Fatal(err)
+			}
+			s.Write([]byte("x"))
+			if err := s.CloseWrite(); err != nil {
+				t.Fatal(err)
+			}
+		} else {
+			s.Write([]byte("x"))
+		}
+		waitFor(t, "reset", func() bool { return s.Err() != nil })
+		p := make([]byte, 100)
+		n, err := s.Read(p)
+		if string(p[:n]) != "all of it" || err != nil {
+			t.Errorf("%q, %v", p[:n], err)
+		}
+		if _, err := s.Read(p); err != io.EOF {
+			t.Errorf("after the data: %v", err)
+		}
+		if err := s.Err(); err != syscall.ECONNRESET {
+			t.Error(err)
+		}
 	}
 }

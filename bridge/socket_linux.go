@@ -37,6 +37,7 @@ type socket struct {
 	// errno is the error that the connection failed with, as the kernel said it;
 	// 0 while it lives. Kept because the kernel reports it once only.
 	errno atomic.Uint32
+	fin   atomic.Bool // FIN was seen before any error
 
 	sinceCheck int          // bytes read since the last look at the receive buffer; rmu
 	recvMax    atomic.Int64 // to which the receive buffer may grow; 0: not watched
@@ -52,6 +53,9 @@ func (s *socket) event(ev uint32) {
 	failed := false
 	if ev&(unix.EPOLLERR|unix.EPOLLHUP) != 0 {
 		failed = s.takeError() != 0
+	}
+	if ev&unix.EPOLLRDHUP != 0 && !failed {
+		s.fin.Store(true)
 	}
 	s.nmu.Lock()
 	defer s.nmu.Unlock()
@@ -124,13 +128,15 @@ func (s *socket) Read(p []byte) (int, error) {
 	}
 }
 
-// endOfData tells a FIN from a reset whose error event has been taken: read(2)
-// returns 0 for both. A reset after the FIN leaves EPIPE, and the FIN counts.
+// endOfData tells a FIN from a reset whose error has been taken: read(2) returns
+// 0 for both. If there was a FIN before the reset, the FIN counts, because all
+// data is there. It is known from its own event, or from EPIPE, which is what the
+// kernel calls a reset that follows a FIN unless we have sent one as well.
 func (s *socket) endOfData() error {
 	// Whoever takes the error keeps it before giving up the lock.
 	s.emu.Lock()
 	defer s.emu.Unlock()
-	if e := unix.Errno(s.errno.Load()); e != 0 && e != unix.EPIPE {
+	if e := unix.Errno(s.errno.Load()); e != 0 && e != unix.EPIPE && !s.fin.Load() {
 		return e
 	}
 	return io.EOF
