@@ -178,7 +178,6 @@ func (g *Gateway) openDevice() error {
 	edge, err := tcpip.NewEdge(tcpip.EdgeConfig{
 		OnFlow: g.captured, MaxPending: g.cfg.Flows.OpeningMax, MaxPendingPerSource: g.cfg.Flows.OpeningPerSource,
 		TSO: dev.Capabilities().TSO4, Logger: g.logger("capture"),
-		Buffers: tcpip.BufferConfig{MaxRecv: g.cfg.Flows.BufferMax, MaxSend: g.cfg.Flows.BufferMax},
 	}, dev)
 	if err != nil {
 		return err

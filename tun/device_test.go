@@ -112,6 +112,21 @@ func tcpOffload(pkt []byte, hlen int, mss uint16) packet.Offload {
 	return o
 }
 
+// TestRenoTowardsTheDevice: captured connections do not take the host's default.
+func TestRenoTowardsTheDevice(t *testing.T) {
+	namespace(t)
+	cfg := dualStack(BackendNetlink, 1)
+	cfg.Routes = prefixes("198.51.100.0/24", "2001:db8:9::/64")
+	d := open(t, cfg)
+	for i, remote := range []string{"198.51.100.7", "2001:db8:9::7"} {
+		fd, _, _, _, _ := connect(t, d, ends[i].local, netip.MustParseAddr(remote))
+		// The kernel's own name for it; the default is cubic, or what the host says.
+		if got, err := unix.GetsockoptString(fd, unix.IPPROTO_TCP, unix.TCP_CONGESTION); err != nil || got != "reno" {
+			t.Errorf("to %s: congestion control %q (%v), want reno", remote, got, err)
+		}
+	}
+}
+
 func TestSuperSegmentsBothWays(t *testing.T) {
 	namespace(t)
 	d := open(t, dualStack(BackendNetlink, 1))
