@@ -319,9 +319,11 @@ func TestBackPressure(t *testing.T) {
 		n -= read
 		kernels := w.kernelBuffers()
 		t.Logf("%d KiB, of them %d KiB in kernels", n>>10, kernels>>10)
-		// Each gateway may hold its ceiling.
-		if n-kernels > 2*ceiling {
-			t.Errorf("%d bytes were taken and are not in kernels, more than twice %d", n-kernels, ceiling)
+		// Each gateway may hold its ceiling, and on each leg is a segment that
+		// one end has sent and the other not yet counted.
+		const segment = 64 << 10
+		if most := int64(2*ceiling + 3*segment); n-kernels > most {
+			t.Errorf("%d bytes were taken and are not in kernels, more than %d", n-kernels, most)
 		}
 	})
 }
