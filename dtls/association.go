@@ -160,7 +160,8 @@ func (a *Association) CloseNotify() error { return a.Close(nil) }
 // Close ends the association: it sends a close_notify, and Events.Closed is
 // called with reason, which defaults to ErrClosedLocally, from another
 // goroutine. A dialled association closes its socket. Later calls do nothing.
-// It does not wait; see Done.
+// It does not wait; see Done. The peer loses what another goroutine sends at the
+// same time, and this side what is on its way.
 func (a *Association) Close(reason error) error {
 	if reason == nil {
 		reason = ErrClosedLocally
@@ -179,10 +180,10 @@ func (a *Association) end(reason error, alert Alert, notify bool) {
 	}
 	a.err = reason
 	a.errMu.Unlock()
+	a.closed.Store(true) // before the alert, behind which the peer takes nothing
 	if notify {
 		a.sendAlert(alert)
 	}
-	a.closed.Store(true)
 	// The holder of mu may be our caller, and Closed must wait for it.
 	go a.finish(reason)
 }

@@ -219,6 +219,7 @@ type world struct {
 	server, client *Endpoint
 	serverEvents   *recorder
 	clientEvents   *recorder
+	serverEvent    Events // serverEvents unless set
 	serverSock     *memSock
 	dial           DialParams
 	numbers        numbers
@@ -281,7 +282,10 @@ func newWorld(t testing.TB, edit func(w *world)) *world {
 		edit(w)
 	}
 	var err error
-	w.server, err = New(w.serverConfig, w.serverEvents)
+	if w.serverEvent == nil {
+		w.serverEvent = w.serverEvents
+	}
+	w.server, err = New(w.serverConfig, w.serverEvent)
 	check(t, err)
 	w.client, err = New(w.clientConfig, w.clientEvents)
 	check(t, err)
