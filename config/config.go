@@ -244,7 +244,8 @@ type Flows struct {
 	// BufferMax is the ceiling in bytes of what is buffered for one flow in one
 	// direction: 64 KiB to 256 MiB. Default: 8 MiB.
 	BufferMax int
-	// Max is how many flows there may be at a time: 1 to 1048576. Default: 65536.
+	// Max is how many flows there may be at a time: 1 to 1048576. One peer may
+	// hold eight times as many as are left free: alone, 8/9 of Max. Default: 65536.
 	Max int
 	// OpeningMax is how many of them may be opening at a time: 1 to Max.
 	// Default: 4096, or Max if that is less.

@@ -492,6 +492,7 @@ func TestBackPressure(t *testing.T) {
 		fmt.Fprint(c, n)
 	})
 	c := client.dial(destAddr, port)
+	c.SetBuffers(0, 128<<10) // as a kernel that does not tune for a path that stands still
 	c.SetWriteDeadline(time.Now().Add(4 * time.Second))
 	n, err := io.Copy(c, noise(1, 64<<20))
 	if err == nil {
