@@ -4,132 +4,183 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"net"
+	"os/exec"
 	"strings"
 	"time"
 
 	"github.com/tougw/tougw/internal/testnet"
+	"github.com/tougw/tougw/test/bench/load"
 	"github.com/tougw/tougw/test/lab"
 )
 
-// contender is one way for the application's packets to reach the server. To
-// add one write a function like plain and name it in run.
+// contender is one way for the application's packets to reach the server.
+// README.md says how to add one.
 type contender struct {
+	// name heads its column, 12 characters at most, and is its key in
+	// results.json.
+	name string
+	// about says in a few words how it is set up.
+	about string
+	// kernel is set where the kernel does the work, and there is no process to
+	// account for.
+	kernel bool
+	// install makes the programs available and returns their version. It may
+	// be nil. It is called once.
+	install func(context.Context, *tools) (version string, err error)
+	// start starts both ends in a fresh network and returns them, and anything
+	// about them that only shows at run time.
+	start func(context.Context, *lab.Lab, *tools) (ends, string, error)
+}
+
+// ends are the processes of the gateways, nil where the kernel does the work.
+// Their descendants count as theirs.
+type ends struct {
+	client, gateway *testnet.Process
+	// cleanUp removes what they leave behind outside of their namespaces and
+	// of the lab's folder. It may be nil.
+	cleanUp func() error
+}
+
+// stand is a contender that runs, in a network of its own, with the servers.
+type stand struct {
 	*lab.Lab
-	name, version string
-	// client and gateway are the process ids of its two ends, 0 where the
-	// kernel does the work.
-	client, gateway int
+	ends    ends
+	details string
 }
 
-// plain routes: what the machine can do.
-func plain(ctx context.Context, binary string) (*contender, error) {
-	l, err := lab.New(binary, testnet.Options{})
+// startPatience bounds the start of a contender.
+const startPatience = 40 * time.Second
+
+// open builds a network, starts the servers and the contender, and sees that
+// the application reaches the server. What stands otherwise is taken down.
+func (c *contender) open(ctx context.Context, t *tools) (*stand, error) {
+	l, err := lab.New(t.tougw, testnet.Options{})
 	if err != nil {
 		return nil, err
 	}
-	if err := l.RoutePlain(); err != nil {
-		return nil, errors.Join(err, l.Close(), l.RemoveDir())
-	}
-	return &contender{Lab: l, name: "plain routing", version: "no tunnel, no encryption"}, nil
-}
-
-// tougw is the product with the configuration of the demo.
-func tougw(ctx context.Context, binary string) (*contender, error) {
-	l, err := lab.New(binary, testnet.Options{})
-	if err != nil {
-		return nil, err
-	}
-	c := &contender{Lab: l, name: "tougw"}
-	err = func() error {
-		if err := l.Keygen(ctx, "client", "gateway"); err != nil {
-			return err
-		}
-		gateway, err := l.Start(ctx, l.Gateway, lab.GatewayConfig())
-		if err != nil {
-			return err
-		}
-		client, err := l.Start(ctx, l.Sites[0].Gateway, lab.ClientConfig("client"))
-		if err != nil {
-			return err
-		}
-		c.client, c.gateway = client.Cmd.Process.Pid, gateway.Cmd.Process.Pid
-		if err := client.WaitPeer(ctx, "gateway", "up"); err != nil {
-			return err
-		}
-		status, err := client.Status(ctx)
-		if err != nil {
-			return err
-		}
-		c.version = fmt.Sprintf("%s, %s, path MTU %d", status.Version, status.Peers[0].Suite, status.Peers[0].PathMTU)
-		return nil
-	}()
-	if err != nil {
-		return nil, errors.Join(err, l.Close(), l.RemoveDir())
-	}
-	return c, nil
-}
-
-// app is where the measuring clients run.
-func (c *contender) app() *testnet.Namespace { return c.Sites[0].App }
-
-// echoPort is where the server answers requests with as many bytes.
-const echoPort = "7"
-
-// serve starts the servers and sees that the application reaches them.
-func (c *contender) serve(ctx context.Context) error {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
+	s := &stand{Lab: l}
+	limited, cancel := context.WithTimeoutCause(ctx, startPatience, fmt.Errorf("not up within %v", startPatience))
 	defer cancel()
-	if err := c.IperfServer(ctx, c.Server); err != nil {
-		return err
+	err = s.prepare(limited)
+	if err == nil {
+		s.ends, s.details, err = c.start(limited, l, t)
 	}
-	l, err := c.Server.Listen("tcp", net.JoinHostPort(testnet.ServerAddr.String(), echoPort))
+	if err == nil {
+		err = s.check(limited)
+	}
 	if err != nil {
+		return nil, errors.Join(err, s.close())
+	}
+	return s, nil
+}
+
+// prepare makes the kernel's part alike for all contenders and starts the
+// servers.
+func (s *stand) prepare(ctx context.Context) error {
+	for _, ns := range s.Namespaces() {
+		for key, value := range map[string]string{
+			// Thousands of connections a second between two addresses.
+			"net.ipv4.ip_local_port_range": "10000 65000",
+			"net.ipv4.tcp_tw_reuse":        "1",
+			"net.core.somaxconn":           "4096",
+		} {
+			if err := ns.Sysctl(key, value); err != nil {
+				return err
+			}
+		}
+	}
+	if err := s.IperfServer(ctx, s.Server); err != nil {
 		return err
 	}
-	// It ends with the process: a namespace outlives its sockets.
-	go answer(l)
+	if _, err := s.Go(s.Server, "load", self, loadArgs("server")...); err != nil {
+		return err
+	}
+	return s.Server.WaitListening(ctx, loadBase+load.Ports-1)
+}
+
+// check sees that requests of the application are answered. Nothing but the
+// contender leads to the server, so that they cannot go around it.
+func (s *stand) check(ctx context.Context) error {
 	return testnet.Poll(ctx, func() error {
-		conn, err := c.dialEcho(ctx)
-		if err != nil {
+		if err := s.alive(); err != nil {
 			return err
 		}
-		defer conn.Close()
-		return exchange(conn, make([]byte, requestSize))
+		_, err := loadClient(ctx, s.app(), "requests", 1, requestSize, 0, 50*time.Millisecond)
+		return err
 	})
 }
 
-// answer serves an echo until the listener fails.
-func answer(l net.Listener) {
-	for {
-		conn, err := l.Accept()
-		if err != nil {
-			return
+// alive says which end is not running any more.
+func (s *stand) alive() error {
+	for _, p := range []*testnet.Process{s.ends.client, s.ends.gateway} {
+		if p == nil {
+			continue
 		}
-		go func() {
-			defer conn.Close()
-			buf := make([]byte, requestSize)
-			for {
-				n, err := conn.Read(buf)
-				if err != nil {
-					return
-				}
-				if _, err := conn.Write(buf[:n]); err != nil {
-					return
-				}
-			}
-		}()
+		select {
+		case <-p.Done():
+			return fmt.Errorf("%s ended: %v", p.Path, p.Wait())
+		default:
+		}
 	}
+	return nil
 }
 
-func (c *contender) dialEcho(ctx context.Context) (net.Conn, error) {
-	ctx, cancel := context.WithTimeout(ctx, 5*time.Second)
-	defer cancel()
-	return c.app().Dial(ctx, "tcp", net.JoinHostPort(testnet.ServerAddr.String(), echoPort))
+// app is where the measuring clients run.
+func (s *stand) app() *testnet.Namespace { return s.Sites[0].App }
+
+// usage of the client gateway and of the gateway, zero where there is no
+// process.
+func (s *stand) usage() (u [2]lab.Usage, err error) {
+	for i, p := range []*testnet.Process{s.ends.client, s.ends.gateway} {
+		if p != nil {
+			if u[i], err = usageOfTree(p.Cmd.Process.Pid); err != nil {
+				return u, err
+			}
+		}
+	}
+	return u, nil
 }
 
-// firstLine of a text.
-func firstLine(text string) string {
-	line, _, _ := strings.Cut(text, "\n")
-	return strings.TrimSpace(line)
+// setSegmentation switches UDP segmentation offload of all links between the
+// two gateways.
+func (s *stand) setSegmentation(on bool) error {
+	return errors.Join(
+		s.Sites[0].Gateway.SetSegmentation("wan0", on), s.Internet.SetSegmentation(s.Sites[0].Link, on),
+		s.Internet.SetSegmentation("gw0", on), s.Gateway.SetSegmentation("wan0", on),
+	)
+}
+
+// close takes everything down, first the ends, while their namespaces are
+// there, so that they can clean up.
+func (s *stand) close() error {
+	for _, p := range []*testnet.Process{s.ends.client, s.ends.gateway} {
+		if p != nil {
+			// How it ends is not what is measured.
+			_ = p.Stop(5 * time.Second)
+		}
+	}
+	err := errors.Join(s.Lab.Close(), s.RemoveDir())
+	if s.ends.cleanUp != nil {
+		err = errors.Join(err, s.ends.cleanUp())
+	}
+	return err
+}
+
+// commands runs several commands in a namespace, words separated by spaces.
+func commands(ctx context.Context, ns *testnet.Namespace, lines ...string) error {
+	for _, line := range lines {
+		words := strings.Fields(line)
+		if _, err := ns.Run(ctx, words[0], words[1:]...); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// command runs a program outside of all namespaces, in the lab's folder.
+func command(ctx context.Context, l *lab.Lab, program string, args ...string) error {
+	cmd := exec.CommandContext(ctx, program, args...)
+	cmd.Dir = l.Dir
+	_, err := outputOf(cmd)
+	return err
 }

@@ -1,11 +1,12 @@
 // Command bench measures what the product costs its users, side by side with
-// plain routing and with wireguard-go, in the namespaces of the demo and as
-// root. `make bench` builds and runs it.
+// plain routing, wireguard-go, Nebula and ocserv, in the namespaces of the demo
+// and as root. `make bench` builds and runs it.
 //
 // Every contender has a network of its own, all exist at once, and the runs
 // alternate between them, so that what else the machine does hits all alike.
-// The figures are medians of several rounds. The table goes to
-// bench-results/table.txt, and everything that was measured to results.json.
+// The figures are medians of at least five rounds. bench-results/table.txt has
+// them as text, plot.svg as a picture, and results.json has every single run.
+// README.md says what each row means and how to add a contender.
 package main
 
 import (
@@ -15,6 +16,7 @@ import (
 	"fmt"
 	"os"
 	"os/signal"
+	"strings"
 	"syscall"
 	"time"
 
@@ -22,83 +24,102 @@ import (
 )
 
 func main() {
+	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
+	defer stop()
+	// The processes that make and answer small messages are this program too.
+	if len(os.Args) > 1 && os.Args[1] == loadCommand {
+		exit(runLoad(ctx, os.Args[2:]))
+	}
 	var o options
 	flag.StringVar(&o.binary, "tougw", "bin/tougw", "the `program` to measure")
 	flag.StringVar(&o.out, "out", "bench-results", "the `folder` for the results")
-	flag.BoolVar(&o.full, "full", false, "every row, and more rounds")
-	flag.IntVar(&o.rounds, "rounds", 0, "`number` of rounds (default 3, with -full 5)")
-	flag.IntVar(&o.seconds, "seconds", 4, "`length` of one throughput run")
+	flag.BoolVar(&o.full, "full", false, "every row, longer runs")
+	flag.BoolVar(&o.micro, "micro", false, "also run the benchmarks of the packages (needs the source tree)")
+	flag.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
+	flag.DurationVar(&o.time, "time", 0, "`length` of one throughput run (default 2s, with -full 5s)")
+	flag.DurationVar(&o.limit, "limit", 0, "when to stop measuring and write what there is (default 18m, with -full 3h)")
+	flag.StringVar(&o.only, "only", "", "comma-separated `names` of the contenders, such as tougw,wireguard-go")
+	flag.StringVar(&o.rows, "rows", "", "comma-separated parts: "+strings.Join(partNames, ", ")+" (default all)")
+	flag.StringVar(&o.nebulaGit, "nebula-git", "https://github.com/slackhq/nebula", "`repository` of Nebula's snapshot")
 	flag.Parse()
-	if o.rounds <= 0 {
-		o.rounds = 3
-		if o.full {
-			o.rounds = 5
-		}
+	exit(run(ctx, o.defaults()))
+}
+
+// exit ends the process: 130 after Ctrl-C, 1 with an error.
+func exit(err error) {
+	switch {
+	case err == nil:
+		os.Exit(0)
+	case errors.Is(err, context.Canceled):
+		fmt.Fprintln(os.Stderr, "\nInterrupted; everything is cleaned up.")
+		os.Exit(130)
 	}
-	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
-	defer stop()
-	// Far above what even all rows need.
-	limited, cancel := context.WithTimeout(ctx, 40*time.Minute)
-	defer cancel()
-	if err := run(limited, o); err != nil {
-		if ctx.Err() != nil {
-			fmt.Fprintln(os.Stderr, "\nInterrupted; everything is cleaned up.")
-			os.Exit(130)
-		}
-		fmt.Fprintln(os.Stderr, "bench:", err)
-		os.Exit(1)
-	}
+	fmt.Fprintln(os.Stderr, "bench:", err)
+	os.Exit(1)
 }
 
 // options are the flags.
 type options struct {
-	binary, out     string
-	full            bool
-	rounds, seconds int
+	binary, out, only, rows, nebulaGit string
+	full, micro                        bool
+	rounds                             int
+	time, limit                        time.Duration
+}
+
+// defaults fills in what depends on -full.
+func (o options) defaults() options {
+	pick := func(d *time.Duration, short, full time.Duration) {
+		if *d <= 0 {
+			if *d = short; o.full {
+				*d = full
+			}
+		}
+	}
+	pick(&o.time, 2*time.Second, 5*time.Second)
+	pick(&o.limit, 18*time.Minute, 3*time.Hour)
+	o.rounds = max(o.rounds, 1)
+	return o
 }
 
 // run measures everything and writes the results.
-func run(ctx context.Context, o options) (err error) {
+func run(ctx context.Context, o options) error {
 	if err := testnet.Probe(); err != nil {
 		return err
 	}
-	start := time.Now()
-	var contenders []*contender
-	defer func() {
-		for _, c := range contenders {
-			if closeErr := c.Close(); closeErr != nil {
-				err = errors.Join(err, fmt.Errorf("%s: %w", c.name, closeErr))
-			}
-			err = errors.Join(err, c.RemoveDir())
-		}
-	}()
-	for _, make := range []func(context.Context, string) (*contender, error){plain, wireguardGo, tougw} {
-		c, err := make(ctx, o.binary)
-		if err != nil {
-			return err
-		}
-		contenders = append(contenders, c)
-		fmt.Printf("%-14s %s\n", c.name, c.version)
-		if err := c.serve(ctx); err != nil {
-			return fmt.Errorf("%s: %w", c.name, err)
-		}
+	if err := raiseFileLimit(); err != nil {
+		return err
 	}
-	results := newResults(o, contenders)
-	for round := range o.rounds {
-		for _, m := range measurements(o) {
-			for _, c := range contenders {
-				fmt.Printf("round %d of %d, %4.0f s: %-30s %-14s ", round+1, o.rounds, time.Since(start).Seconds(), m.name, c.name)
-				figures, err := m.run(ctx, c)
-				if err != nil {
-					return fmt.Errorf("%s, %s: %w", m.name, c.name, err)
-				}
-				for _, f := range figures {
-					results.add(c.name, f)
-					fmt.Printf(" %s", f)
-				}
-				fmt.Println()
-			}
-		}
+	s, err := newSession(ctx, o)
+	if err != nil {
+		return err
 	}
-	return results.write(o.out)
+	err = s.measure(ctx)
+	err = errors.Join(err, s.close())
+	if ctx.Err() != nil {
+		return ctx.Err()
+	}
+	if err != nil {
+		return err
+	}
+	fmt.Printf("\n%s\nIn %s: table.txt, plot.svg, results.json\n", s.results.table(), o.out)
+	return s.results.write(o.out)
+}
+
+// raiseFileLimit lets 20,000 flows have a descriptor each, in this process and
+// in all that it starts.
+func raiseFileLimit() error {
+	const want = 262144
+	limit := syscall.Rlimit{Cur: want, Max: want}
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
+		return nil
+	}
+	// Without the capability for it, as high as we may.
+	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("descriptor limit: %w", err)
+	}
+	limit.Cur = limit.Max
+	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
+		return fmt.Errorf("descriptor limit: %w", err)
+	}
+	return nil
 }

@@ -3,11 +3,7 @@ package main
 import (
 	"context"
 	"fmt"
-	"io"
-	"net"
-	"slices"
-	"sync"
-	"sync/atomic"
+	"strings"
 	"time"
 
 	"github.com/tougw/tougw/internal/testnet"
@@ -17,197 +13,233 @@ import (
 const (
 	// requestSize is the size of requests and replies, in bytes.
 	requestSize = 100
-	// requests are made one after another on one connection.
-	requests, warmUp = 4000, 400
-	// openers open connections at a time, for openTime.
-	openers  = 16
-	openTime = 2 * time.Second
+	// parallel is the number of connections of the busy rows.
+	parallel = 64
+	// smallWarmUp comes before each run of small messages.
+	smallWarmUp = 200 * time.Millisecond
+	// iperfPatience is what iperf3 may take beyond its time.
+	iperfPatience = 15 * time.Second
 )
 
-// figure is one measured value.
-type figure struct {
-	Row  string  `json:"row"`
-	Unit string  `json:"unit"`
-	V    float64 `json:"value"`
-}
+// mode says whether the links between the gateways carry batches of datagrams
+// whole.
+type mode string
 
-// String prints the value with its unit.
-func (f figure) String() string { return fmt.Sprintf("%.*f %s", digits(f.Unit), f.V, f.Unit) }
+const (
+	offloadOn  mode = "on"
+	offloadOff mode = "off"
+	// anyMode is for what does not depend on it.
+	anyMode mode = ""
+)
 
-// digits after the point that make sense for a unit.
-func digits(unit string) int {
-	switch unit {
-	case "Gbit/s", "s/GB":
-		return 2
-	}
-	return 0
+// sample is one measured value.
+type sample struct {
+	row   string // key
+	value float64
 }
 
 // measurement is one thing that is done to each contender in turn.
 type measurement struct {
-	name string
-	run  func(context.Context, *contender) ([]figure, error)
+	part, title string
+	run         func(context.Context, *stand) ([]sample, error)
 }
 
-// measurements lists what is done in one round.
-func measurements(o options) []measurement {
-	list := []measurement{
-		throughput(o, "1 stream up", lab.IperfOptions{To: testnet.ServerAddr}),
-		throughput(o, "1 stream down", lab.IperfOptions{To: testnet.ServerAddr, Down: true}),
-		throughput(o, "4 streams up", lab.IperfOptions{To: testnet.ServerAddr, Streams: 4}),
-		throughput(o, "4 streams down", lab.IperfOptions{To: testnet.ServerAddr, Streams: 4, Down: true}),
-		{"request and reply, 100 bytes", latency},
-		{"connections", connections},
-	}
+// measurements lists what is done in one round in a mode. Without -full, fewer
+// are done with the offload off.
+func measurements(o options, m mode) (list []measurement) {
+	short := time.Second
 	if o.full {
-		list = append(list,
-			throughput(o, "1 stream up, IPv6", lab.IperfOptions{To: testnet.ServerAddr6}),
-			throughput(o, "1 stream down, IPv6", lab.IperfOptions{To: testnet.ServerAddr6, Down: true}),
-			cut(throughput(o, "1 stream up, datagrams cut", lab.IperfOptions{To: testnet.ServerAddr})),
-			cut(throughput(o, "1 stream down, datagrams cut", lab.IperfOptions{To: testnet.ServerAddr, Down: true})),
-		)
+		short = 3 * time.Second
 	}
-	return append(list, measurement{"memory", memory})
-}
-
-// throughput runs iperf3 and counts the processor time of both gateways.
-func throughput(o options, name string, test lab.IperfOptions) measurement {
-	test.Seconds = o.seconds
-	return measurement{name, func(ctx context.Context, c *contender) ([]figure, error) {
-		before, err := c.usage()
-		if err != nil {
-			return nil, err
+	for _, b := range bulk {
+		if m == offloadOff && b.streams > 1 && !o.full {
+			continue
 		}
-		r, err := lab.Iperf(ctx, c.app(), test)
-		if err != nil {
-			return nil, err
-		}
-		after, err := c.usage()
-		if err != nil {
-			return nil, err
-		}
-		figures := []figure{{name, "Gbit/s", r.Gbps()}}
-		for i, end := range []string{"client", "gateway"} {
-			cpu := (after[i].CPU - before[i].CPU).Seconds()
-			figures = append(figures, figure{name + ", CPU of " + end, "s/GB", cpu / (float64(r.Bytes) / 1e9)})
-		}
-		return figures, nil
-	}}
-}
-
-// cut does a measurement with UDP segmentation offload off on the Internet: what
-// a network card without it sees. (Between namespaces a batch of datagrams is
-// otherwise never cut at all.)
-func cut(m measurement) measurement {
-	return measurement{m.name, func(ctx context.Context, c *contender) (figures []figure, err error) {
-		ends := []*testnet.Namespace{c.Sites[0].Gateway, c.Gateway}
-		for _, ns := range ends {
-			if err := ns.SetSegmentation("wan0", false); err != nil {
-				return nil, err
-			}
-		}
-		figures, err = m.run(ctx, c)
-		for _, ns := range ends {
-			if onErr := ns.SetSegmentation("wan0", true); onErr != nil {
-				return nil, onErr
-			}
-		}
-		return figures, err
-	}}
-}
-
-// usage of both gateways, zero where there is no process.
-func (c *contender) usage() (u [2]lab.Usage, err error) {
-	for i, pid := range []int{c.client, c.gateway} {
-		if pid != 0 {
-			if u[i], err = lab.UsageOf(pid); err != nil {
-				return u, err
-			}
-		}
+		list = append(list, measurement{partThroughput, b.title, func(ctx context.Context, s *stand) ([]sample, error) {
+			return throughput(ctx, s, b.key, lab.IperfOptions{
+				To: testnet.ServerAddr, Seconds: max(1, int(o.time.Seconds())), Streams: b.streams, Down: b.down, Congestion: congestion,
+			})
+		}})
 	}
-	return u, nil
-}
-
-// exchange sends a request and reads the reply, of the same size.
-func exchange(conn net.Conn, buf []byte) error {
-	if _, err := conn.Write(buf); err != nil {
-		return err
+	if m == offloadOff && !o.full {
+		return list
 	}
-	_, err := io.ReadFull(conn, buf)
-	return err
+	for _, n := range []int{1, parallel} {
+		list = append(list, measurement{partLatency, fmt.Sprintf("requests, %d connections", n), func(ctx context.Context, s *stand) ([]sample, error) {
+			return requests(ctx, s, n, short)
+		}})
+	}
+	return append(list, measurement{partConnections, "new connections", func(ctx context.Context, s *stand) ([]sample, error) {
+		return connections(ctx, s, short)
+	}})
 }
 
-// latency of requests on one open connection.
-func latency(ctx context.Context, c *contender) ([]figure, error) {
-	conn, err := c.dialEcho(ctx)
+// throughput runs iperf3 and counts the processor time of both gateways and of
+// the machine.
+func throughput(ctx context.Context, s *stand, key string, test lab.IperfOptions) ([]sample, error) {
+	ctx, cancel := context.WithTimeout(ctx, time.Duration(test.Seconds)*time.Second+iperfPatience)
+	defer cancel()
+	machineBefore, err := readMachineTime()
 	if err != nil {
 		return nil, err
 	}
-	defer conn.Close()
-	if deadline, ok := ctx.Deadline(); ok {
-		_ = conn.SetDeadline(deadline)
+	before, err := s.usage()
+	if err != nil {
+		return nil, err
 	}
-	buf := make([]byte, requestSize)
-	took := make([]time.Duration, 0, requests)
-	for i := range warmUp + requests {
-		if ctx.Err() != nil {
-			return nil, ctx.Err()
-		}
-		start := time.Now()
-		if err := exchange(conn, buf); err != nil {
-			return nil, err
-		}
-		if i >= warmUp {
-			took = append(took, time.Since(start))
+	r, err := lab.Iperf(ctx, s.app(), test)
+	if err != nil {
+		return nil, err
+	}
+	after, err := s.usage()
+	if err != nil {
+		return nil, err
+	}
+	machineAfter, err := readMachineTime()
+	if err != nil {
+		return nil, err
+	}
+	gigabytes := float64(r.Bytes) / 1e9
+	samples := []sample{{key, r.Gbps()}}
+	if s.ends.client != nil {
+		for i, end := range endNames {
+			samples = append(samples, sample{key + "-cpu-" + end.key, (after[i].CPU - before[i].CPU).Seconds() / gigabytes})
 		}
 	}
-	slices.Sort(took)
-	micros := func(share float64) float64 {
-		return float64(took[int(share*float64(len(took)-1))].Nanoseconds()) / 1e3
+	used := machineAfter.minus(machineBefore)
+	samples = append(samples, sample{key + "-cpu-machine", used.Busy.Seconds() / gigabytes})
+	if used.Busy > 0 {
+		samples = append(samples, sample{key + "-softirq", 100 * used.SoftIRQ.Seconds() / used.Busy.Seconds()})
 	}
-	return []figure{{"request and reply, half below", "us", micros(0.5)}, {"request and reply, 99% below", "us", micros(0.99)}}, nil
+	return samples, nil
 }
 
-// connections opened, used for one request and closed, a second.
-func connections(ctx context.Context, c *contender) ([]figure, error) {
-	var (
-		wg    sync.WaitGroup
-		count atomic.Int64
-		once  sync.Once
-		fail  error
-	)
-	start := time.Now()
-	end := start.Add(openTime)
-	for range openers {
-		wg.Go(func() {
-			buf := make([]byte, requestSize)
-			for time.Now().Before(end) && ctx.Err() == nil {
-				conn, err := c.dialEcho(ctx)
-				if err == nil {
-					_ = conn.SetDeadline(end.Add(5 * time.Second))
-					err = exchange(conn, buf)
-					_ = conn.Close()
-				}
-				if err != nil {
-					once.Do(func() { fail = err })
-					return
-				}
-				count.Add(1)
+// requests over n connections at a time.
+func requests(ctx context.Context, s *stand, n int, length time.Duration) ([]sample, error) {
+	r, err := loadClient(ctx, s.app(), "requests", n, requestSize, smallWarmUp, length)
+	if err != nil {
+		return nil, err
+	}
+	if r.Errors > 0 {
+		return nil, fmt.Errorf("%d of %d connections failed: %s", r.Errors, n, r.Error)
+	}
+	key := fmt.Sprintf("rr%d-", n)
+	return []sample{{key + "p50", r.P50}, {key + "p99", r.P99}, {key + "rate", r.Rate()}}, nil
+}
+
+// connections opened and closed.
+func connections(ctx context.Context, s *stand, length time.Duration) ([]sample, error) {
+	r, err := loadClient(ctx, s.app(), "connections", parallel, 1, smallWarmUp, length)
+	if err != nil {
+		return nil, err
+	}
+	if r.Errors > 0 {
+		return nil, fmt.Errorf("%d connections failed besides %d that did not: %s", r.Errors, r.Count, r.Error)
+	}
+	return []sample{{"open-rate", r.Rate()}, {"open-p50", r.P50}, {"open-p99", r.P99}}, nil
+}
+
+const (
+	// settle is how long a contender is left alone before its memory is read.
+	settle = 3 * time.Second
+	// openPatience is how long it may take to open idle flows, each step.
+	openPatience = 60 * time.Second
+	// idleTime is what the rows of idle processor time say.
+	idleTime = 60 * time.Second
+)
+
+// memory of both gateways, idle and with flows.
+func memory(ctx context.Context, s *stand, counts []int, perFlow bool) (samples []sample, err error) {
+	if err := wait(ctx, settle); err != nil {
+		return nil, err
+	}
+	idle, err := s.usage()
+	if err != nil {
+		return nil, err
+	}
+	for i, end := range endNames {
+		samples = append(samples, sample{"rss-" + end.key, float64(idle[i].RSS) / (1 << 20)})
+	}
+	flows, err := startIdle(s.app())
+	if err != nil {
+		return samples, err
+	}
+	defer func() {
+		if closeErr := flows.close(); err == nil {
+			err = closeErr
+		}
+	}()
+	for _, n := range counts {
+		if err := flows.open(n, openPatience); err != nil {
+			return samples, err
+		}
+		if err := wait(ctx, settle); err != nil {
+			return samples, err
+		}
+		now, err := s.usage()
+		if err != nil {
+			return samples, err
+		}
+		for i, end := range endNames {
+			samples = append(samples, sample{rssKey(end.key, n), float64(now[i].RSS) / (1 << 20)})
+			if perFlow {
+				samples = append(samples, sample{flowKey(end.key, n), float64(now[i].RSS-idle[i].RSS) / 1024 / float64(n)})
 			}
-		})
+		}
 	}
-	wg.Wait()
-	if fail != nil {
-		return nil, fail
-	}
-	return []figure{{"new connections", "/s", float64(count.Load()) / time.Since(start).Seconds()}}, ctx.Err()
+	return samples, nil
 }
 
-// memory of both gateways after all that.
-func memory(_ context.Context, c *contender) (figures []figure, err error) {
-	u, err := c.usage()
-	for i, end := range []string{"client", "gateway"} {
-		figures = append(figures, figure{"memory of " + end, "MiB", float64(u[i].RSS) / (1 << 20)})
+// idleCPU lets all stands idle at once and returns what each end used, in
+// milliseconds for idleTime.
+func idleCPU(ctx context.Context, stands map[string]*stand) (map[string][]sample, error) {
+	if err := wait(ctx, settle); err != nil {
+		return nil, err
 	}
-	return figures, err
+	before := map[string][2]lab.Usage{}
+	for name, s := range stands {
+		u, err := s.usage()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		before[name] = u
+	}
+	if err := wait(ctx, idleTime); err != nil {
+		return nil, err
+	}
+	samples := map[string][]sample{}
+	for name, s := range stands {
+		after, err := s.usage()
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for i, end := range endNames {
+			used := after[i].CPU - before[name][i].CPU
+			samples[name] = append(samples[name], sample{"idle-" + end.key, float64(used.Milliseconds())})
+		}
+	}
+	return samples, nil
+}
+
+// wait lets time pass, or returns what ended ctx.
+func wait(ctx context.Context, d time.Duration) error {
+	timer := time.NewTimer(d)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-ctx.Done():
+		return context.Cause(ctx)
+	}
+}
+
+// brief renders samples for the progress line.
+func brief(samples []sample) string {
+	var words []string
+	for _, s := range samples {
+		if r, ok := findRow(s.row); ok && len(words) < 4 {
+			words = append(words, figure(s.value)+" "+r.unit)
+		}
+	}
+	return strings.Join(words, ", ")
 }

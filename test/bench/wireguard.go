@@ -8,10 +8,10 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
+	"io/fs"
 	"net"
 	"net/netip"
 	"os"
-	"os/exec"
 	"path/filepath"
 	"strings"
 
@@ -22,54 +22,26 @@ import (
 const (
 	wireguardModule = "golang.zx2c4.com/wireguard"
 	wireguardPort   = 51820
+	// wireguardMTU leaves room for 20 bytes of IPv4, 8 of UDP and 32 of
+	// WireGuard in outerMTU.
+	wireguardMTU = outerMTU - 60
 )
 
-// wireguardGo is WireGuard in user space, the nearest relative: it carries
+// wireguard is WireGuard in user space, the nearest relative: it carries
 // packets where tougw carries streams.
-func wireguardGo(ctx context.Context, binary string) (*contender, error) {
-	program, version, err := installWireguard(ctx)
-	if err != nil {
-		return nil, err
+func wireguard() *contender {
+	return &contender{
+		name: "wireguard-go", about: fmt.Sprintf("ChaCha20-Poly1305, inner MTU %d", wireguardMTU),
+		install: func(ctx context.Context, t *tools) (string, error) {
+			// Always the newest; without a network an earlier build does.
+			folder, err := t.goInstall(ctx, "wireguard-go", wireguardModule+"@latest")
+			if _, have := t.have("wireguard-go", "wireguard"); err != nil && !have {
+				return "", err
+			}
+			return t.moduleVersion(ctx, filepath.Join(folder, "wireguard"))
+		},
+		start: startWireguard,
 	}
-	l, err := lab.New(binary, testnet.Options{})
-	if err != nil {
-		return nil, err
-	}
-	c := &contender{Lab: l, name: "wireguard-go", version: version}
-	if err := c.startWireguard(ctx, program); err != nil {
-		return nil, errors.Join(err, l.Close(), l.RemoveDir())
-	}
-	return c, nil
-}
-
-// installWireguard builds the newest release into the user's cache. Without a
-// network an earlier build does.
-func installWireguard(ctx context.Context) (program, version string, err error) {
-	cache, err := os.UserCacheDir()
-	if err != nil {
-		return "", "", err
-	}
-	cache = filepath.Join(cache, "tougw-bench")
-	program = filepath.Join(cache, "wireguard")
-	install := exec.CommandContext(ctx, "go", "install", wireguardModule+"@latest")
-	install.Env = append(os.Environ(), "GOBIN="+cache, "CGO_ENABLED=0")
-	// Outside of this module, whose go.mod has no say in it.
-	install.Dir = os.TempDir()
-	if out, err := install.CombinedOutput(); err != nil {
-		if _, statErr := os.Stat(program); statErr != nil {
-			return "", "", fmt.Errorf("go install %s: %w: %s", wireguardModule, err, out)
-		}
-	}
-	out, err := exec.CommandContext(ctx, "go", "version", "-m", program).Output()
-	if err != nil {
-		return "", "", err
-	}
-	for line := range strings.Lines(string(out)) {
-		if f := strings.Fields(line); len(f) >= 3 && f[0] == "mod" {
-			version = f[2]
-		}
-	}
-	return program, version + ", ChaCha20-Poly1305, MTU 1420", nil
 }
 
 // wireguardEnd is one of the two ends.
@@ -81,60 +53,68 @@ type wireguardEnd struct {
 	allowed []netip.Prefix
 	// address on the Internet.
 	address netip.Addr
+	process *testnet.Process
 }
 
-func (c *contender) startWireguard(ctx context.Context, program string) error {
+func startWireguard(ctx context.Context, l *lab.Lab, t *tools) (e ends, details string, err error) {
 	// The control sockets of all wireguard-go on a machine share a folder, so
-	// links are named after the run.
-	id := strings.Split(c.Server.Name, "-")[1]
-	ends := []*wireguardEnd{
-		{ns: c.Sites[0].Gateway, link: "wgc" + id, allowed: []netip.Prefix{testnet.AppPrefix, testnet.AppPrefix6}, address: c.Sites[0].Addr},
-		{ns: c.Gateway, link: "wgg" + id, allowed: []netip.Prefix{testnet.ServerPrefix, testnet.ServerPrefix6}, address: testnet.GatewayAddr},
+	// links are named after the network.
+	id := strings.Split(l.Server.Name, "-")[1]
+	both := [2]*wireguardEnd{
+		{ns: l.Sites[0].Gateway, link: "wgc" + id, allowed: []netip.Prefix{testnet.AppPrefix, testnet.AppPrefix6}, address: l.Sites[0].Addr},
+		{ns: l.Gateway, link: "wgg" + id, allowed: []netip.Prefix{testnet.ServerPrefix, testnet.ServerPrefix6}, address: testnet.GatewayAddr},
 	}
-	for _, e := range ends {
-		var err error
-		if e.private, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
-			return err
+	for _, end := range both {
+		if end.private, err = ecdh.X25519().GenerateKey(rand.Reader); err != nil {
+			return e, "", err
 		}
 	}
-	for i, e := range ends {
-		p, err := c.Go(e.ns, e.link, program, "-f", e.link)
-		if err != nil {
-			return err
+	e.cleanUp = func() error { return errors.Join(both[0].removeSocket(), both[1].removeSocket()) }
+	for i, end := range both {
+		if err := end.start(ctx, l, filepath.Join(t.cache, "wireguard-go", "wireguard"), both[1-i]); err != nil {
+			return e, "", err
 		}
-		if i == 0 {
-			c.client = p.Cmd.Process.Pid
-		} else {
-			c.gateway = p.Cmd.Process.Pid
-		}
-		if err := testnet.Poll(ctx, func() error {
-			select {
-			case <-p.Done():
-				return fmt.Errorf("wireguard-go ended: %w", p.Wait())
-			default:
-				return e.configure(ends[1-i])
-			}
-		}); err != nil {
-			return err
-		}
-		commands := []string{"ip link set " + e.link + " up"}
-		for _, prefix := range ends[1-i].allowed {
-			commands = append(commands, fmt.Sprintf("ip route add %s dev %s", prefix, e.link))
-		}
-		for _, command := range commands {
-			args := strings.Fields(command)
-			if _, err := e.ns.Run(ctx, args[0], args[1:]...); err != nil {
-				return err
-			}
-		}
+	}
+	e.client, e.gateway = both[0].process, both[1].process
+	return e, "", nil
+}
+
+func (e *wireguardEnd) socket() string { return "/var/run/wireguard/" + e.link + ".sock" }
+
+// removeSocket removes the control socket, which the program leaves.
+func (e *wireguardEnd) removeSocket() error {
+	if err := os.Remove(e.socket()); err != nil && !errors.Is(err, fs.ErrNotExist) {
+		return err
 	}
 	return nil
+}
+
+// start starts the program and routes to the other end.
+func (e *wireguardEnd) start(ctx context.Context, l *lab.Lab, program string, other *wireguardEnd) (err error) {
+	if e.process, err = l.Go(e.ns, e.link, program, "-f", e.link); err != nil {
+		return err
+	}
+	if err := testnet.Poll(ctx, func() error {
+		select {
+		case <-e.process.Done():
+			return fmt.Errorf("wireguard-go ended: %w", e.process.Wait())
+		default:
+			return e.configure(other)
+		}
+	}); err != nil {
+		return err
+	}
+	lines := []string{fmt.Sprintf("ip link set %s mtu %d up", e.link, wireguardMTU)}
+	for _, prefix := range other.allowed {
+		lines = append(lines, fmt.Sprintf("ip route add %s dev %s", prefix, e.link))
+	}
+	return commands(ctx, e.ns, lines...)
 }
 
 // configure gives an end its key and its peer, in the language of WireGuard's
 // cross-platform user-space configuration.
 func (e *wireguardEnd) configure(peer *wireguardEnd) error {
-	conn, err := net.Dial("unix", "/var/run/wireguard/"+e.link+".sock")
+	conn, err := net.Dial("unix", e.socket())
 	if err != nil {
 		return err
 	}

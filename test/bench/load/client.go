@@ -2,13 +2,17 @@ package load
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net"
 	"net/netip"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
+
+	"golang.org/x/sys/unix"
 )
 
 // opTimeout bounds one connect or one exchange. Above the first retransmission
@@ -17,9 +21,27 @@ const opTimeout = 5 * time.Second
 
 // Target is a Server.
 type Target struct {
-	// Addr and Base are what RunServer got.
+	// Addr and Base, the first of Ports ports, are where it listens.
 	Addr netip.Addr
 	Base uint16
+	// Congestion is the congestion control of both ends; empty for the host's
+	// default. Some may be chosen by root only.
+	Congestion string
+}
+
+// control sets what sockets of both ends have in common.
+func (t Target) control(_, _ string, c syscall.RawConn) error {
+	if t.Congestion == "" {
+		return nil
+	}
+	var failed error
+	err := c.Control(func(fd uintptr) {
+		failed = unix.SetsockoptString(int(fd), unix.IPPROTO_TCP, unix.TCP_CONGESTION, t.Congestion)
+	})
+	if failed != nil {
+		failed = fmt.Errorf("congestion control %s: %w", t.Congestion, failed)
+	}
+	return errors.Join(err, failed)
 }
 
 // port of the i-th connection.
@@ -29,7 +51,7 @@ func (t Target) port(i int) string {
 
 // dial opens the i-th connection.
 func (t Target) dial(ctx context.Context, i int) (net.Conn, error) {
-	d := net.Dialer{Timeout: opTimeout, KeepAlive: -1}
+	d := net.Dialer{Timeout: opTimeout, KeepAlive: -1, Control: t.control}
 	return d.DialContext(ctx, "tcp", t.port(i))
 }
 

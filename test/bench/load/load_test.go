@@ -76,8 +76,8 @@ func serve(t *testing.T) Target {
 	for base := uint16(21000); base < 60000; base += 16 {
 		ctx, cancel := context.WithCancel(context.Background())
 		done := make(chan error, 1)
-		go func() { done <- RunServer(ctx, addr, base) }()
-		target := Target{addr, base}
+		target := Target{Addr: addr, Base: base}
+		go func() { done <- RunServer(ctx, target) }()
 		for {
 			select {
 			case <-done:
@@ -131,14 +131,18 @@ func TestFailuresAreReported(t *testing.T) {
 	if err := l.Close(); err != nil {
 		t.Fatal(err)
 	}
-	target := Target{addr.Addr(), addr.Port() - Ports + 1}
-	closed := Target{addr.Addr(), addr.Port()}
+	target := Target{Addr: addr.Addr(), Base: addr.Port() - 1}
+	closed := Target{Addr: addr.Addr(), Base: addr.Port()}
 	if _, err := RunRequests(t.Context(), Requests{Target: closed, Connections: 1, Size: 1, Time: time.Millisecond}); err == nil {
 		t.Error("requests to a closed port succeed")
 	}
 	r, err := RunConnections(t.Context(), Connections{Target: target, Parallel: 1, Time: 20 * time.Millisecond})
 	if err != nil || r.Errors == 0 || !strings.Contains(r.Error, "refused") {
 		t.Error(err, r)
+	}
+	closed.Congestion = "nobody knows this"
+	if _, err := RunRequests(t.Context(), Requests{Target: closed, Connections: 1, Size: 1, Time: time.Millisecond}); err == nil || !strings.Contains(err.Error(), "congestion") {
+		t.Error("unknown congestion control:", err)
 	}
 	if (Report{}).Rate() != 0 {
 		t.Error("an empty report has a rate")
@@ -147,6 +151,7 @@ func TestFailuresAreReported(t *testing.T) {
 
 func TestIdle(t *testing.T) {
 	target := serve(t)
+	target.Congestion = "reno" // in every kernel, and free for all
 	in, orders := io.Pipe()
 	answers, out := io.Pipe()
 	done := make(chan error, 1)

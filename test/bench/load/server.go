@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"net"
-	"net/netip"
 	"sync"
 	"time"
 )
@@ -18,9 +17,8 @@ const Ports = 16
 // connections.
 const readSize = 4096
 
-// RunServer echoes what it gets on Ports TCP ports from base on, on one
-// address, until ctx ends.
-func RunServer(ctx context.Context, addr netip.Addr, base uint16) error {
+// RunServer is what t says, until ctx ends: it echoes what it gets.
+func RunServer(ctx context.Context, t Target) error {
 	var listeners []net.Listener
 	closeAll := func() {
 		for _, l := range listeners {
@@ -28,9 +26,9 @@ func RunServer(ctx context.Context, addr netip.Addr, base uint16) error {
 		}
 	}
 	defer closeAll()
-	var config net.ListenConfig
-	for i := range uint16(Ports) {
-		l, err := config.Listen(ctx, "tcp", netip.AddrPortFrom(addr, base+i).String())
+	config := net.ListenConfig{Control: t.control}
+	for i := range Ports {
+		l, err := config.Listen(ctx, "tcp", t.port(i))
 		if err != nil {
 			return err
 		}
