@@ -34,7 +34,7 @@ func main() {
 	flag.StringVar(&o.binary, "tougw", "bin/tougw", "the `program` to measure")
 	flag.StringVar(&o.out, "out", "bench-results", "the `folder` for the results")
 	flag.BoolVar(&o.full, "full", false, "every row, longer runs")
-	flag.BoolVar(&o.micro, "micro", false, "also run the benchmarks of the packages (needs the source tree)")
+	flag.BoolVar(&o.micro, "micro", false, "also run the benchmarks of the packages, as -full does (needs the source tree)")
 	flag.IntVar(&o.rounds, "rounds", 5, "`number` of rounds")
 	flag.DurationVar(&o.time, "time", 0, "`length` of one throughput run (default 2s, with -full 5s)")
 	flag.DurationVar(&o.limit, "limit", 0, "when to stop measuring and write what there is (default 18m, with -full 3h)")
@@ -78,6 +78,7 @@ func (o options) defaults() options {
 	pick(&o.time, 2*time.Second, 5*time.Second)
 	pick(&o.limit, 18*time.Minute, 3*time.Hour)
 	o.rounds = max(o.rounds, 1)
+	o.micro = o.micro || o.full
 	return o
 }
 
