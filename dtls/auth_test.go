@@ -148,6 +148,7 @@ func TestWeakSuites(t *testing.T) {
 // TestUnknownIdentityLooksLikeWrongKey compares what the server sends in both
 // cases: as many datagrams of the same lengths.
 func TestUnknownIdentityLooksLikeWrongKey(t *testing.T) {
+	t.Parallel()
 	shape := func(p PreShared) (out []int) {
 		w := newWorld(t, func(w *world) { w.dial.PSK = &p; w.clientConfig.FlightInterval = 5 * time.Second })
 		tap := w.net.tap

@@ -49,6 +49,7 @@ func TestConcurrentSeal(t *testing.T) {
 // TestLargeCertificate sends certificates of several datagrams: none is above
 // 1200 bytes.
 func TestLargeCertificate(t *testing.T) {
+	t.Parallel()
 	many := func(c *x509.Certificate) {
 		for i := range 120 {
 			c.DNSNames = append(c.DNSNames, fmt.Sprintf("a-rather-long-alternative-name-%d.example.net", i))

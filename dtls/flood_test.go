@@ -167,7 +167,7 @@ func TestMaxPerIdentity(t *testing.T) {
 	eventually(t, "end", func() bool { return w.server.Stats().Associations == 3 })
 	c, err := w.connect("198.51.100.7:5100")
 	check(t, err)
-	eventually(t, "association", func() bool { return w.server.Stats().Associations == 4 })
+	eventually(t, "association", func() bool { return w.serverEvents.count() == 7 })
 	w.alive(c, w.serverEvents.last())
 	w.alive(cs[2], ss[2])
 	if st := w.server.Stats(); st.AssociationsSuperseded != 2 || st.AssociationsClosed != 3 {

@@ -16,6 +16,7 @@ import (
 // and later corrupt (a handshake has no integrity until its end). Every handshake succeeds in its time, no number is used for two
 // records, and data arrives unchanged and at most once.
 func TestHostilePath(t *testing.T) {
+	t.Parallel()
 	// The bubble's clock begins in the year 2000.
 	ca := newAuthority(t)
 	server, client := ca.issue(t, "edge", false, nil), ca.issue(t, "laptop-7", false, nil)

@@ -70,6 +70,7 @@ func sameRecords(t *testing.T, got, want [][]byte) {
 }
 
 func TestSuites(t *testing.T) {
+	t.Parallel()
 	for _, c := range suiteCases {
 		for _, cid := range []string{"both", "none", "client only", "server only"} {
 			t.Run(fmt.Sprintf("%v/cid=%s", c.suite, cid), func(t *testing.T) {
@@ -161,6 +162,7 @@ func exchange(t *testing.T, a *Association, ev *recorder, conn *pion.Conn) {
 }
 
 func TestLibraryAsClient(t *testing.T) {
+	t.Parallel()
 	for _, c := range suiteCases {
 		for cid, gen := range libraryCIDs {
 			t.Run(fmt.Sprintf("%v/cid=%s", c.suite, cid), func(t *testing.T) {
@@ -209,6 +211,7 @@ func (w *world) tryLibraryClient(opts ...pion.ClientOption) (*pion.Conn, error) 
 }
 
 func TestLibraryAsServer(t *testing.T) {
+	t.Parallel()
 	for _, c := range suiteCases {
 		for cid, gen := range libraryCIDs {
 			t.Run(fmt.Sprintf("%v/cid=%s", c.suite, cid), func(t *testing.T) {

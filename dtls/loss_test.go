@@ -40,6 +40,7 @@ func flightOf(b []byte) string {
 // TestLoss drops the first copies of each flight in turn, both ways; the
 // handshake recovers, with every Connection ID setting, and data flows.
 func TestLoss(t *testing.T) {
+	t.Parallel()
 	for _, psk := range []bool{false, true} {
 		for _, cid := range []bool{false, true} {
 			for _, flight := range []string{"hello", "verify request", "hello2", "server hello", "certificate", "key exchange", "ccs"} {
@@ -173,6 +174,7 @@ func TestEarlyDataIsBounded(t *testing.T) {
 // that numbers each repetition anew, or repeats byte for byte (with a
 // Connection ID).
 func TestLibraryClientLosesLastFlight(t *testing.T) {
+	t.Parallel()
 	for cid, gen := range libraryCIDs {
 		t.Run(cid, func(t *testing.T) {
 			w := newWorld(t, nil)

@@ -28,6 +28,7 @@ type memSock struct {
 	n     *memNet
 	addr  netip.AddrPort
 	gro   bool       // ReadBatch coalesces
+	whole bool       // runs travel in one piece, past the filter
 	local netip.Addr // what ReadBatch says datagrams arrived at
 
 	mu      sync.Mutex
@@ -41,8 +42,9 @@ type memSock struct {
 }
 
 type memDatagram struct {
-	from netip.AddrPort
-	b    []byte
+	from    netip.AddrPort
+	b       []byte
+	segment int // of a run
 }
 
 func (n *memNet) socket(addr string) *memSock {
@@ -80,11 +82,31 @@ func (s *memSock) push(from netip.AddrPort, b []byte) {
 	if s == nil {
 		return
 	}
+	s.enqueue(memDatagram{from: from, b: slices.Clone(b)})
+}
+
+func (s *memSock) enqueue(d memDatagram) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if !s.closed {
-		s.queue = append(s.queue, memDatagram{from, slices.Clone(b)})
+		s.queue = append(s.queue, d)
 		s.wake.Broadcast()
+	}
+}
+
+// sendRun carries a run of datagrams in one piece.
+func (n *memNet) sendRun(from, to netip.AddrPort, b []byte, segment int) {
+	b = slices.Clone(b)
+	n.mu.Lock()
+	s, tap := n.socks[to], n.tap
+	n.mu.Unlock()
+	if tap != nil {
+		for c := range slices.Chunk(b, segment) {
+			tap(from, to, c)
+		}
+	}
+	if s != nil {
+		s.enqueue(memDatagram{from, b, segment})
 	}
 }
 
@@ -103,8 +125,8 @@ func (s *memSock) ReadBatch(ms []udp.Message) (int, error) {
 		n++
 		d := s.queue[0]
 		s.queue = s.queue[1:]
-		m.N, m.Segment, m.Addr, m.Local = copy(m.Buf, d.b), 0, d.from, s.local
-		for s.gro && len(s.queue) > 0 && s.queue[0].from == d.from && len(s.queue[0].b) <= len(d.b) && m.N+len(s.queue[0].b) <= len(m.Buf) {
+		m.N, m.Segment, m.Addr, m.Local = copy(m.Buf, d.b), d.segment, d.from, s.local
+		for s.gro && d.segment == 0 && len(s.queue) > 0 && s.queue[0].from == d.from && len(s.queue[0].b) <= len(d.b) && m.N+len(s.queue[0].b) <= len(m.Buf) {
 			m.Segment = len(d.b)
 			l := copy(m.Buf[m.N:], s.queue[0].b)
 			m.N += l
@@ -119,7 +141,7 @@ func (s *memSock) ReadBatch(ms []udp.Message) (int, error) {
 
 func (s *memSock) WriteBatch(ms []udp.Message) (int, error) {
 	s.mu.Lock()
-	closed, err := s.closed, s.werr
+	closed, err, whole := s.closed, s.werr, s.whole
 	if s.record {
 		for _, m := range ms {
 			m.Buf = slices.Clone(m.Buf[:m.N])
@@ -137,6 +159,9 @@ func (s *memSock) WriteBatch(ms []udp.Message) (int, error) {
 		size := m.Segment
 		if size == 0 {
 			size = m.N
+		} else if whole {
+			s.n.sendRun(s.addr, m.Addr, m.Buf[:m.N], size)
+			continue
 		}
 		for b := m.Buf[:m.N]; len(b) > 0; {
 			n := min(size, len(b))

@@ -51,7 +51,7 @@ func (p *prober) candidate(a *Association, to Path) {
 	p.sent[to] = fmt.Appendf(nil, "%d", len(p.asked))
 	echo := append([]byte(echoPrefix), p.sent[to]...)
 	p.mu.Unlock()
-	if err := sendRecordVia(a, echo, to); err != nil {
+	if err := sendRecordVia(a, echo, to); err != nil && a.Err() == nil {
 		p.t.Errorf("echo to %v: %v", to, err)
 	}
 }
@@ -62,7 +62,7 @@ func (p *prober) receive(a *Association, records [][]byte) {
 	defer p.mu.Unlock()
 	for _, b := range records {
 		if id, ok := bytes.CutPrefix(b, []byte(echoPrefix)); ok && !p.deaf {
-			if err := sendRecordVia(a, append([]byte(answerPrefix), id...), from); err != nil {
+			if err := sendRecordVia(a, append([]byte(answerPrefix), id...), from); err != nil && a.Err() == nil {
 				p.t.Errorf("answer to %v: %v", from, err)
 			}
 		}

@@ -2,6 +2,7 @@ package dtls
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -232,12 +233,18 @@ func (c *rekeyClient) send(total uint64) {
 	}
 }
 
+func (c *rekeyClient) connect(n int) (*Association, error) {
+	sock := c.w.net.socket(fmt.Sprintf("198.51.100.7:%d", 5000+n))
+	sock.whole = true
+	return c.w.client.Dial(context.Background(), sock, c.w.serverSock.addr, c.w.dial)
+}
+
 // replace makes a new association, switches to it when the server has answered
 // there (it may not be ready to take data at full speed before), and ends the
 // old one after a grace: when the server has switched too and all has come that it sent before.
 func (c *rekeyClient) replace(n int, ended func() bool) {
 	old := c.cur.Load()
-	a, err := c.w.connect(fmt.Sprintf("198.51.100.7:%d", 5001+n))
+	a, err := c.connect(n + 1)
 	check(c.w.t, err)
 	check(c.w.t, sendRun(a, make([]byte, 100), rekeyHello, 1))
 	eventually(c.w.t, "answer on the new association", func() bool { _, ok := c.hello.Load(a); return ok })
@@ -258,6 +265,7 @@ func (c *rekeyClient) replace(n int, ended func() bool) {
 // it ended, while two goroutines send: nothing is lost or doubled, either way,
 // and no number is used twice.
 func TestRekey(t *testing.T) {
+	t.Parallel()
 	const total, limit = 1_000_000, 8000
 	used := usedNumbers{keys: map[uint64]*bits{}, low: map[[2]uint64][]byte{}}
 	ev := &rekeyEvents{credit: make(chan struct{}, rekeyWindow), order: map[*Association]int{}, buf: make([]byte, 100)}
@@ -269,11 +277,8 @@ func TestRekey(t *testing.T) {
 		w.net.tap = func(_, _ netip.AddrPort, b []byte) { used.see(t, b) }
 		w.clientEvents.onReceive = client.receive
 	})
-	w.serverSock.mu.Lock()
-	w.serverSock.gro = true
-	w.serverSock.mu.Unlock()
 	client.w = w
-	first, err := w.connect(clientAddr)
+	first, err := client.connect(0)
 	check(t, err)
 	client.cur.Store(first)
 
