@@ -288,6 +288,12 @@ type Associations struct {
 	// SessionGrace is how long the flows of a peer outlive its association, so
 	// that it can come back: 0 to 24h. Default: 5m.
 	SessionGrace time.Duration
+	// RekeyAfter and RekeyBytes are the age of an association and the bytes of
+	// its records, in the direction that has more, after which the side that
+	// dialled makes a new one beside it and moves over: 10s to 24h and 1 MiB to
+	// 128 GiB. Defaults: 1h and 64 GiB.
+	RekeyAfter time.Duration
+	RekeyBytes int64
 }
 
 // Default returns what an empty file would mean if it were complete: every
@@ -311,6 +317,8 @@ func Default() *Config {
 			HalfOpenMax:       1024,
 			HalfOpenPerSource: 32,
 			SessionGrace:      5 * time.Minute,
+			RekeyAfter:        time.Hour,
+			RekeyBytes:        64 << 30,
 		},
 	}
 }

@@ -111,6 +111,8 @@ associations:
   half_open_max: 4
   half_open_per_source: 3
   session_grace: 0s
+  rekey_after: 20s
+  rekey_bytes: 2MiB
 `)
 	want := &Config{
 		File:     path,
@@ -153,6 +155,7 @@ associations:
 			HandshakeTimeout:  3 * time.Second,
 			HalfOpenMax:       4,
 			HalfOpenPerSource: 3,
+			RekeyAfter:        20 * time.Second, RekeyBytes: 2 << 20,
 		},
 	}
 	got, err := Load(path)

@@ -413,7 +413,7 @@ func (p *parser) flows() {
 	f.Keepalive.Interval = p.duration(&k.interval, f.Keepalive.Interval, time.Second, 9*time.Hour)
 	p.wholeSeconds(&k.interval, f.Keepalive.Interval)
 	f.Keepalive.Count = p.integer(&k.count, f.Keepalive.Count, 1, 127)
-	f.BufferMax = p.size(&r.bufferMax, f.BufferMax, 64<<10, 256<<20)
+	f.BufferMax = int(p.size(&r.bufferMax, int64(f.BufferMax), 64<<10, 256<<20))
 	f.Max = p.integer(&r.max, f.Max, 1, 1<<20)
 	f.OpeningMax = p.within(&r.openingMax, f.OpeningMax, f.Max, &r.max, "flows.max")
 	f.OpeningPerSource = p.within(&r.openingPerSource, f.OpeningPerSource, f.OpeningMax, &r.openingMax, "flows.opening_max")
@@ -427,6 +427,8 @@ func (p *parser) associations() {
 	a.HalfOpenMax = p.integer(&r.halfOpenMax, a.HalfOpenMax, 1, 65536)
 	a.HalfOpenPerSource = p.within(&r.halfOpenPerSource, a.HalfOpenPerSource, a.HalfOpenMax, &r.halfOpenMax, "associations.half_open_max")
 	a.SessionGrace = p.duration(&r.sessionGrace, a.SessionGrace, 0, 24*time.Hour)
+	a.RekeyAfter = p.duration(&r.rekeyAfter, a.RekeyAfter, 10*time.Second, 24*time.Hour)
+	a.RekeyBytes = p.size(&r.rekeyBytes, a.RekeyBytes, 1<<20, 128<<30)
 }
 
 // within reads a number that is at least 1 and at most limit, the value of

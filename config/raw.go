@@ -246,6 +246,8 @@ type rawAssociations struct {
 	halfOpenMax       scalar
 	halfOpenPerSource scalar
 	sessionGrace      scalar
+	rekeyAfter        scalar
+	rekeyBytes        scalar
 }
 
 func (r *rawAssociations) fields() []field {
@@ -256,5 +258,7 @@ func (r *rawAssociations) fields() []field {
 		{"half_open_max", &r.halfOpenMax},
 		{"half_open_per_source", &r.halfOpenPerSource},
 		{"session_grace", &r.sessionGrace},
+		{"rekey_after", &r.rekeyAfter},
+		{"rekey_bytes", &r.rekeyBytes},
 	}
 }

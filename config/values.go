@@ -197,7 +197,7 @@ var sizeUnits = []struct {
 }{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
 
 // size returns a number of bytes, such as 8MiB or 65536.
-func (d *decoder) size(s *scalar, def, lo, hi int) int {
+func (d *decoder) size(s *scalar, def, lo, hi int64) int64 {
 	v, ok := d.word(s, "a size such as 8MiB")
 	if !ok {
 		return def
@@ -214,20 +214,20 @@ func (d *decoder) size(s *scalar, def, lo, hi int) int {
 		d.errorf(&s.at, "%s is not a size such as 65536, 512KiB or 8MiB", quote(v))
 		return def
 	}
-	if n > math.MaxInt64/uint64(unit) || int64(n)*unit < int64(lo) || int64(n)*unit > int64(hi) {
+	if n > math.MaxInt64/uint64(unit) || int64(n)*unit < lo || int64(n)*unit > hi {
 		d.errorf(&s.at, "%s is not in %s to %s", v, shortSize(lo), shortSize(hi))
 		return def
 	}
-	return int(int64(n) * unit)
+	return int64(n) * unit
 }
 
-func shortSize(n int) string {
+func shortSize(n int64) string {
 	for _, u := range sizeUnits {
-		if n >= int(u.bytes) && n%int(u.bytes) == 0 {
-			return strconv.Itoa(n/int(u.bytes)) + u.name
+		if n >= u.bytes && n%u.bytes == 0 {
+			return strconv.FormatInt(n/u.bytes, 10) + u.name
 		}
 	}
-	return strconv.Itoa(n)
+	return strconv.FormatInt(n, 10)
 }
 
 // addrPort returns an address with a port, both of which are given.

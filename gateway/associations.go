@@ -38,6 +38,23 @@ func (a *association) Established(s *dtls.Association) {
 	a.mu.Unlock()
 }
 
+// candidate takes a path on which a peer was heard to its link.
+func (a *association) candidate(s *dtls.Association, p dtls.Path) {
+	if l := a.link(s); l != nil {
+		l.Candidate(p)
+	}
+}
+
+// usage tells the node how far the keys of an association are used up.
+func usage(s tunnel.Secure) (bytes uint64, share float64) {
+	a, ok := s.(*dtls.Association)
+	if !ok {
+		return 0, 0
+	}
+	u := a.Usage()
+	return max(u.BytesIn, u.BytesOut), u.Share()
+}
+
 // Closed implements dtls.Events.
 func (a *association) Closed(s *dtls.Association, err error) {
 	a.mu.Lock()
@@ -57,7 +74,7 @@ func (a *association) link(s *dtls.Association) *tunnel.Link {
 
 func identityOf(s *dtls.Association) tunnel.Identity {
 	id := s.Identity()
-	return tunnel.Identity{Key: id.String(), Names: id.Names}
+	return tunnel.Identity{Key: id.Kind.String() + ":" + id.String(), Names: id.Names}
 }
 
 // receiver takes opened records of one socket to the node. The association of

@@ -68,6 +68,7 @@ func (g *Gateway) buildPath() error {
 		Stack: stack, Keepalive: c.Associations.Keepalive, DeadAfter: c.Associations.DeadAfter,
 		HelloTimeout: c.Associations.HandshakeTimeout, SessionGrace: max(c.Associations.SessionGrace, 1),
 		MaxSessions: c.Flows.Max, MaxOpening: c.Flows.OpeningPerSource, Logger: g.logger("tunnel"),
+		RekeyAfter: c.Associations.RekeyAfter, RekeyBytes: uint64(c.Associations.RekeyBytes), Usage: usage,
 	})
 	g.bridge = bridge.New(bridge.Config{
 		MaxFlows: c.Flows.Max, IdleTimeout: c.Flows.IdleTimeout, BufferMax: c.Flows.BufferMax, OnEnd: g.ended,
@@ -136,6 +137,7 @@ func (g *Gateway) newAssociation(cfg dtls.Config, p *config.Peer) (*association,
 			a.params.PSK = &dtls.PreShared{Identity: g.cred.pskName, Key: g.cred.psk}
 		}
 	}
+	cfg.PathCandidate = a.candidate
 	e, err := dtls.New(cfg, a)
 	if err != nil {
 		return nil, err

@@ -34,9 +34,10 @@ const (
 	ctlHello       controlType = 1
 	ctlEchoRequest controlType = 2
 	ctlEchoReply   controlType = 3
-	// 4 is kept for the path probe of a later version.
-	ctlRefused controlType = 5
-	ctlDrain   controlType = 6
+	ctlPathProbe   controlType = 4
+	ctlRefused     controlType = 5
+	ctlDrain       controlType = 6
+	ctlPathReply   controlType = 7
 )
 
 var (
@@ -48,7 +49,7 @@ var (
 type control struct {
 	typ     controlType
 	hello   hello
-	token   uint64 // echo
+	token   uint64 // echo, path probe
 	session uint64 // refused: the initiator's session id
 	reason  refusal
 	seconds uint16 // drain
@@ -87,7 +88,7 @@ func (c *control) append(b []byte) []byte {
 		b = append(b, c.hello.instance[:]...)
 		b = binary.BigEndian.AppendUint16(b, c.hello.pathMTU)
 		b = append(b, 0, 0)
-	case ctlEchoRequest, ctlEchoReply:
+	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		b = binary.BigEndian.AppendUint64(b, c.token)
 	case ctlRefused:
 		b = binary.BigEndian.AppendUint64(b, c.session)
@@ -118,7 +119,7 @@ func (c *control) decode(b []byte) error {
 	switch c.typ {
 	case ctlHello:
 		need = helloLen
-	case ctlEchoRequest, ctlEchoReply:
+	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		need = echoLen
 	case ctlRefused:
 		need = refusedLen
@@ -138,7 +139,7 @@ func (c *control) decode(b []byte) error {
 			instance:     InstanceID(b[8:24]),
 			pathMTU:      binary.BigEndian.Uint16(b[24:]),
 		}
-	case ctlEchoRequest, ctlEchoReply:
+	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		c.token = binary.BigEndian.Uint64(b)
 	case ctlRefused:
 		c.session, c.reason = binary.BigEndian.Uint64(b), refusal(b[8])

@@ -28,13 +28,14 @@ const (
 	DropTooLarge                   // outbound, does not fit the path MTU
 	DropSend                       // outbound, the socket refused it
 	DropEnded                      // on an association that this side has ended, or of an instance that it has given up
+	DropPathReply                  // path reply that answers nothing, or by another way
 	numDrops
 )
 
 var dropNames = [numDrops]string{
 	"malformed", "protocol", "no_hello", "unknown_session", "foreign_session", "bad_ids", "no_addresses",
 	"closed_session", "session_limit", "opening_limit", "draining", "short", "control", "control_unknown",
-	"no_association", "no_session", "queue_full", "seal", "too_large", "send", "ended",
+	"no_association", "no_session", "queue_full", "seal", "too_large", "send", "ended", "path_reply",
 }
 
 // String returns the reason as a word of a metric label.
@@ -57,6 +58,7 @@ type Stats struct {
 	SegmentsIn, SegmentsOut        uint64 // segments on the wire
 	BytesIn, BytesOut              uint64 // bytes of these segments, transport header included
 	ControlIn, ControlOut          uint64 // control messages
+	PathMoves                      uint64 // associations that followed their peer to a new path
 	Drops                          map[string]uint64
 }
 
@@ -66,6 +68,7 @@ type counters struct {
 	segmentsIn, segmentsOut        atomic.Uint64
 	bytesIn, bytesOut              atomic.Uint64
 	controlIn, controlOut          atomic.Uint64
+	pathMoves                      atomic.Uint64
 	drops                          drops
 }
 
@@ -77,7 +80,7 @@ func (n *Node) Stats() Stats {
 		LinksUp: c.linksUp.Load(), LinksDown: c.linksDown.Load(),
 		SegmentsIn: c.segmentsIn.Load(), SegmentsOut: c.segmentsOut.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
-		ControlIn: c.controlIn.Load(), ControlOut: c.controlOut.Load(),
+		ControlIn: c.controlIn.Load(), ControlOut: c.controlOut.Load(), PathMoves: c.pathMoves.Load(),
 		Drops: make(map[string]uint64, numDrops),
 	}
 	for i := range c.drops {

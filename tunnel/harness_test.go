@@ -133,12 +133,15 @@ type pipe struct {
 	done   chan struct{}
 	once   sync.Once
 
-	mu      sync.Mutex
-	sizes   []int // of the records of each Send, in order
-	drop    func(record []byte) bool
-	sealErr error
-	dead    bool          // records vanish
-	slow    time.Duration // each Send takes so long
+	mu             sync.Mutex
+	via, validated []Path
+	from           Path
+	usage          float64
+	sizes          []int // of the records of each Send, in order
+	drop           func(record []byte) bool
+	sealErr        error
+	dead           bool          // records vanish
+	slow           time.Duration // each Send takes so long
 }
 
 // set changes what the pipe does.
@@ -217,6 +220,28 @@ func (p *pipe) Close(reason error) error {
 		})
 	}
 	return nil
+}
+
+// SendVia, Arrived and Validate: a pipe has one path, or another that the test
+// sets in from.
+func (p *pipe) SendVia(b []byte, size int, to Path) error {
+	p.mu.Lock()
+	p.via = append(p.via, to)
+	p.mu.Unlock()
+	return p.Send(b, size)
+}
+
+func (p *pipe) Arrived() Path {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.from
+}
+
+func (p *pipe) Validate(to Path) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	p.validated = append(p.validated, to)
+	return true
 }
 
 func (p *pipe) deliver() {
@@ -410,6 +435,9 @@ func (*nullSecure) Seal(b []byte, n int) (int, error) { return 22 + n + 24, nil 
 func (*nullSecure) Send([]byte, int) error            { return nil }
 func (*nullSecure) Remote() netip.AddrPort            { return addrB }
 func (*nullSecure) Close(error) error                 { return nil }
+func (*nullSecure) SendVia([]byte, int, Path) error   { return nil }
+func (*nullSecure) Arrived() Path                     { return Path{} }
+func (*nullSecure) Validate(Path) bool                { return false }
 
 type nullInjector struct{}
 

@@ -27,6 +27,16 @@ type Secure interface {
 	Remote() netip.AddrPort
 	// Close ends the association and tells the peer. It is idempotent.
 	Close(reason error) error
+
+	// SendVia is Send by another path on which the peer was heard, within the
+	// bounds of what may be sent to an address that is not proven.
+	SendVia(b []byte, size int, p Path) error
+	// Arrived is the path of the records that are being delivered; it is asked
+	// only then.
+	Arrived() Path
+	// Validate moves the association to a path on which the peer has answered,
+	// and reports whether it is there.
+	Validate(p Path) bool
 }
 
 // Outer headers that a datagram adds to its payload, in bytes.
@@ -44,10 +54,10 @@ type Link struct {
 	peer     *Peer // when this side dialled, else nil
 	since    time.Time
 
-	head, tail int // overhead of a record
-	ownMTU     int // path MTU that this side is configured for, as its hello says
-	pathMTU    int // the smaller of that and the peer's; set before the link carries
-	maxPlain   int // largest plaintext that fits it; likewise
+	head, tail int          // overhead of a record
+	ownMTU     int          // path MTU that this side is configured for, as its hello says
+	pathMTU    int          // the smaller of that and the peer's; set before the link carries
+	maxPlain   atomic.Int64 // largest plaintext that fits it
 
 	inst    atomic.Pointer[instance] // nil until the hello
 	queue   *queue
@@ -65,7 +75,11 @@ type Link struct {
 	spent    atomic.Bool   // nothing can be sent any more
 	draining atomic.Bool   // the peer is stopping
 	retired  atomic.Int64  // tick when a newer link took over; 0 never
-	suspect  chan struct{} // holds a token while the link seems dead
+	worn     atomic.Bool   // its keys are due for replacement
+	suspect  chan struct{} // holds a token while the link is to be replaced
+
+	pathMu     sync.Mutex
+	candidates []*candidate
 }
 
 // Attach takes a new association of a peer that proved identity. peer is the
@@ -144,12 +158,18 @@ func (n *Node) leave(l *Link) (known bool, lost *instance) {
 }
 
 func (l *Link) setPathMTU(outer int) {
+	l.pathMTU = outer
+	l.fitPath()
+}
+
+// fitPath derives the room of a record from the path MTU and the family of the
+// path.
+func (l *Link) fitPath() {
 	over := outerIPv4
 	if a := l.secure.Remote().Addr(); a.Is6() && !a.Is4In6() {
 		over = outerIPv6
 	}
-	l.pathMTU = outer
-	l.maxPlain = outer - over - l.head - l.tail
+	l.maxPlain.Store(int64(l.pathMTU - over - l.head - l.tail))
 }
 
 // Ready is closed when the link can carry sessions.
@@ -209,7 +229,7 @@ func (l *Link) suspected() {
 // doubtful reports whether the link still deserves the token in suspect.
 func (l *Link) doubtful() bool {
 	at := l.probing.Load()
-	return l.spent.Load() || at != 0 && time.Duration(l.node.now()-at) >= suspectAfter
+	return l.spent.Load() || l.worn.Load() || at != 0 && time.Duration(l.node.now()-at) >= suspectAfter
 }
 
 func (l *Link) end(err error) {
@@ -220,7 +240,14 @@ func (l *Link) end(err error) {
 }
 
 // control sends one control message at once, past the queue.
-func (l *Link) control(c *control) {
+func (l *Link) control(c *control) { l.sendControl(c, l.secure.Send) }
+
+// controlVia sends one by a path that need not be the association's.
+func (l *Link) controlVia(c *control, p Path) {
+	l.sendControl(c, func(b []byte, size int) error { return l.secure.SendVia(b, size, p) })
+}
+
+func (l *Link) sendControl(c *control, send func(b []byte, size int) error) {
 	var buf [256]byte
 	head, tail := l.head, l.tail
 	// Neither call can fail: the buffer holds the largest message with the
@@ -237,7 +264,7 @@ func (l *Link) control(c *control) {
 		l.exhausted()
 		return
 	}
-	if err := l.secure.Send(buf[:n], n); err != nil {
+	if err := send(buf[:n], n); err != nil {
 		l.node.counters.drops.count(DropSend)
 	}
 	if inst := l.inst.Load(); inst != nil {
@@ -302,10 +329,17 @@ func (l *Link) watch(now int64) {
 		}
 		return
 	}
-	if l.peer != nil && l.spent.Load() {
-		l.suspected() // until a rival is there
-	}
 	cfg := &l.node.cfg
+	if l.peer != nil {
+		bytes, share := cfg.Usage(l.secure)
+		if time.Since(l.since) >= cfg.RekeyAfter || bytes >= cfg.RekeyBytes || share >= rekeyShare {
+			l.worn.Store(true)
+		}
+		if l.worn.Load() || l.spent.Load() {
+			l.suspected() // until a rival is there
+		}
+	}
+	l.askAgain()
 	silent := time.Duration(now - l.lastRx.Load())
 	switch since := l.probing.Load(); {
 	case since != 0:

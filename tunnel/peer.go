@@ -145,7 +145,7 @@ func (p *Peer) guard(ctx context.Context, l *Link, endpoint string) (last *Link,
 		if failed = err != nil; failed {
 			continue // the silent link either answers again or ends by itself
 		}
-		p.node.log.Info("a new association replaces a silent one", "peer", p.cfg.Name)
+		p.node.log.Info("a new association takes over", "peer", p.cfg.Name, "rekey", l.worn.Load())
 		l = fresh
 	}
 }

@@ -244,6 +244,10 @@ func (r *Receiver) control(l *Link, b []byte) {
 		l.control(&control{typ: ctlEchoReply, token: c.token})
 	case ctlEchoReply:
 		l.gotEcho(c.token)
+	case ctlPathProbe:
+		l.answerProbe(c.token)
+	case ctlPathReply:
+		l.gotPathReply(c.token)
 	case ctlRefused:
 		n.wasRefused(inst, c.session, c.reason)
 	case ctlDrain:

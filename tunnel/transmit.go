@@ -174,7 +174,7 @@ func (r *run) segment(o outbound) {
 			c.drops.count(DropBadIDs)
 			return
 		}
-		room := l.maxPlain - hlen
+		room := int(l.maxPlain.Load()) - hlen
 		if room <= 0 {
 			c.drops.count(DropTooLarge)
 			return

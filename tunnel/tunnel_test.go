@@ -626,6 +626,8 @@ func TestControlRoundTrip(t *testing.T) {
 		{typ: ctlEchoRequest, token: 1<<63 | 5},
 		{typ: ctlEchoReply, token: 5},
 		{typ: ctlRefused, session: 1 << 60, reason: refusedTimeout},
+		{typ: ctlPathProbe, token: 1 << 62},
+		{typ: ctlPathReply, token: 3},
 		{typ: ctlDrain, seconds: 300},
 	} {
 		b := c.append(nil)
