@@ -4,7 +4,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"os"
 	"slices"
 	"strings"
 	"time"
@@ -28,19 +27,13 @@ type session struct {
 // mostRestarts is how often a contender may fail until it is given up.
 const mostRestarts = 3
 
+// newSession reads the options. The caller must close the session.
 func newSession(ctx context.Context, o options) (*session, error) {
-	t, err := newTools(o.binary)
-	if err != nil {
-		return nil, err
-	}
-	if _, err := os.Stat(t.tougw); err != nil {
-		return nil, fmt.Errorf("%w (make build)", err)
-	}
-	s := &session{options: o, tools: t, start: time.Now(), stands: map[string]*stand{}, restarts: map[string]int{}}
+	s := &session{options: o, start: time.Now(), stands: map[string]*stand{}, restarts: map[string]int{}, parts: partNames}
+	var err error
 	if s.all, err = chosen(contenders(o.nebulaGit), o.only); err != nil {
 		return nil, err
 	}
-	s.parts = partNames
 	if o.rows != "" {
 		s.parts = strings.Split(o.rows, ",")
 		for _, p := range s.parts {
@@ -50,7 +43,8 @@ func newSession(ctx context.Context, o options) (*session, error) {
 		}
 	}
 	s.results = newResults(ctx, o, s.all)
-	return s, nil
+	s.tools, err = newTools(o.binary)
+	return s, err
 }
 
 // progress prints a line with the time since the start.
@@ -101,6 +95,9 @@ func (s *session) measure(ctx context.Context) error {
 	}
 	for _, c := range s.up() {
 		s.bringUp(ctx, c)
+	}
+	if s.results.missing(ours) != "" {
+		return s.verdict(ctx)
 	}
 	if s.wants(partIdle) {
 		s.progress("no traffic for %v", idleTime)
@@ -183,7 +180,7 @@ func (s *session) close() error {
 	for _, c := range s.all {
 		errs = append(errs, s.takeDown(c))
 	}
-	return errors.Join(errs...)
+	return errors.Join(append(errs, s.tools.close())...)
 }
 
 // memory measures each contender alone and freshly started, in rounds.

@@ -17,24 +17,40 @@ const installPatience = 5 * time.Minute
 
 // tools are the programs that are measured or help with it.
 type tools struct {
-	// tougw is the path of the product's program.
-	tougw string
+	// tougw is a copy of the product's program, so that a build meanwhile does
+	// not change what is measured; folder holds it.
+	tougw, folder string
 	// cache is a folder of the user where other programs are built.
 	cache string
 }
 
+// newTools copies the product's program. The caller must close the tools.
 func newTools(tougw string) (*tools, error) {
-	tougw, err := filepath.Abs(tougw)
+	program, err := os.ReadFile(tougw)
 	if err != nil {
-		return nil, err
+		return nil, fmt.Errorf("%w (make build)", err)
 	}
 	cache, err := os.UserCacheDir()
 	if err != nil {
 		return nil, err
 	}
 	cache = filepath.Join(cache, "tougw-bench")
-	return &tools{tougw: tougw, cache: cache}, os.MkdirAll(cache, 0o755)
+	if err := os.MkdirAll(cache, 0o755); err != nil {
+		return nil, err
+	}
+	folder, err := os.MkdirTemp("", "bench-")
+	if err != nil {
+		return nil, err
+	}
+	t := &tools{tougw: filepath.Join(folder, "tougw"), folder: folder, cache: cache}
+	if err := os.WriteFile(t.tougw, program, 0o755); err != nil {
+		return nil, errors.Join(err, t.close())
+	}
+	return t, nil
 }
+
+// close removes the copy.
+func (t *tools) close() error { return os.RemoveAll(t.folder) }
 
 // output runs a program and returns its standard output; the error holds the
 // end of what it wrote to standard error.
