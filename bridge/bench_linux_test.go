@@ -86,3 +86,21 @@ func BenchmarkRoundTrip(b *testing.B) {
 	b.Run("direct", func(b *testing.B) { run(b, echo) })
 	b.Run("bridge", func(b *testing.B) { run(b, newRelay(b, echo, Config{}, DialerConfig{}).Addr) })
 }
+
+// BenchmarkJoin opens and ends a flow; its bytes are what a flow costs beside
+// its streams.
+func BenchmarkJoin(b *testing.B) {
+	br := New(Config{})
+	meta := Meta{Peer: "edge"}
+	b.ReportAllocs()
+	for b.Loop() {
+		f, err := br.Join(&wire{}, &wire{}, meta)
+		if err != nil {
+			b.Fatal(err)
+		}
+		f.Abort()
+	}
+	if err := br.Close(b.Context()); err != nil {
+		b.Fatal(err)
+	}
+}

@@ -96,10 +96,6 @@ func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*s
 		unix.Close(fd)
 		return nil, err
 	}
-	// The queue of ICMP errors tells "administratively prohibited" from
-	// "unreachable", which IPv4 gives one errno. It is only for the handshake:
-	// afterwards it would make passing errors final.
-	recvErr(fd, family, 1)
 	// A connect that a signal interrupts goes on by itself (POSIX): what it comes
 	// to is told by the event, as with EINPROGRESS.
 	if err := unix.Connect(fd, sa); err != nil && err != unix.EINPROGRESS && err != unix.EINTR {
@@ -112,13 +108,14 @@ func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*s
 		return nil, err
 	}
 	if err := s.waitConnected(ctx); err != nil {
-		if prohibited(fd) {
-			err = unix.EACCES
-		}
+		s.with(func(fd int) {
+			if prohibited(fd) {
+				err = unix.EACCES
+			}
+		})
 		s.Reset()
 		return nil, err
 	}
-	recvErr(fd, family, 0)
 	d.established(s)
 	return s, nil
 }
@@ -126,7 +123,8 @@ func (d *Dialer) connect(ctx context.Context, p *poller, dst netip.AddrPort) (*s
 func (d *Dialer) setOptions(fd int) error {
 	if d.cfg.Mark != 0 {
 		if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, unix.SO_MARK, int(d.cfg.Mark)); err != nil {
-			return fmt.Errorf("set mark %#x: %w", d.cfg.Mark, err)
+			// Not as an errno: EPERM would pass for the answer of the network.
+			return fmt.Errorf("set mark %#x: %v", d.cfg.Mark, err)
 		}
 	}
 	// What follows is supported by every kernel this runs on, and a connection
@@ -151,7 +149,7 @@ func (d *Dialer) established(s *socket) {
 	if n := d.cfg.StartBuffer; n > 0 {
 		s.sendSmall.Store(n < d.cfg.NotSent)
 		// Without it the kernel tunes from the start.
-		_ = hold(s.fd)
+		s.with(func(fd int) { _ = hold(fd) })
 	}
 }
 
@@ -186,8 +184,10 @@ func (s *socket) waitConnected(ctx context.Context) error {
 		if err := s.connectError(); err != nil {
 			return err
 		}
-		if _, err := unix.Getpeername(s.fd); err == nil {
-			return nil
+		err := net.ErrClosed
+		s.with(func(fd int) { _, err = unix.Getpeername(fd) })
+		if err == nil || err == net.ErrClosed {
+			return err
 		}
 		select {
 		case <-wake:
@@ -199,18 +199,11 @@ func (s *socket) waitConnected(ctx context.Context) error {
 	}
 }
 
-func recvErr(fd, family, on int) {
-	// Without it the errno is all there is.
-	if family == unix.AF_INET {
-		_ = unix.SetsockoptInt(fd, unix.IPPROTO_IP, unix.IP_RECVERR, on)
-		return
-	}
-	_ = unix.SetsockoptInt(fd, unix.IPPROTO_IPV6, unix.IPV6_RECVERR, on)
-}
-
 // prohibited reports whether an ICMP error of the connection attempt says
 // "administratively prohibited": codes 9, 10 and 13 of type 3 (RFC 1812
-// section 5.2.7.1), codes 1, 5 and 6 of ICMPv6 type 1 (RFC 4443 section 3.1).
+// section 5.2.7.1). IPv4 gives them the errno of "unreachable"; since Linux 5.9
+// the error queue of a connecting socket has the code as well, without being
+// asked for. For IPv6 the errno is EACCES already.
 func prohibited(fd int) bool {
 	var data [64]byte
 	var oob [256]byte
@@ -228,10 +221,8 @@ func prohibited(fd int) bool {
 			if len(m.Data) < 8 || binary.NativeEndian.Uint32(m.Data) == 0 {
 				continue
 			}
-			switch origin, typ, code := m.Data[4], m.Data[5], m.Data[6]; {
-			case origin == unix.SO_EE_ORIGIN_ICMP && typ == 3 && (code == 9 || code == 10 || code == 13):
-				return true
-			case origin == unix.SO_EE_ORIGIN_ICMP6 && typ == 1 && (code == 1 || code == 5 || code == 6):
+			origin, typ, code := m.Data[4], m.Data[5], m.Data[6]
+			if origin == unix.SO_EE_ORIGIN_ICMP && typ == 3 && (code == 9 || code == 10 || code == 13) {
 				return true
 			}
 		}

@@ -299,7 +299,6 @@ func TestSocketOptions(t *testing.T) {
 	want(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 16<<10)
 	want(unix.SOL_SOCKET, unix.SO_RCVBUF, 32<<10)
 	want(unix.SOL_SOCKET, unix.SO_BUF_LOCK, rcvbufLock)
-	want(unix.IPPROTO_IP, unix.IP_RECVERR, 0)
 	s.SetBuffers(0, 32<<10)
 	want(unix.IPPROTO_TCP, unix.TCP_NOTSENT_LOWAT, 32<<10)
 	s.SetBuffers(1<<20, 1<<20)
@@ -426,39 +425,57 @@ func TestErrorsOfReadAndWrite(t *testing.T) {
 // TestFINThenReset: what a server sends before it closes is whole, also when a
 // reset follows because it was written to.
 func TestFINThenReset(t *testing.T) {
-	for _, halfClosed := range []bool{false, true} {
-		server := serve(t, func(c *net.TCPConn) { c.Write([]byte("all of it")) })
-		d := NewDialer(DialerConfig{})
-		defer d.Close()
-		stream, err := d.Dial(t.Context(), server)
-		if err != nil {
-			t.Fatal(err)
-		}
-		s := stream.(*socket)
-		waitFor(t, "FIN", s.fin.Load)
-		if halfClosed {
-			// Byte and FIN leave together, so that the reset finds both sent.
-			if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1); err != nil {
+	for _, how := range []string{"open", "half-closed", "both in one event"} {
+		t.Run(how, func(t *testing.T) {
+			gate := make(chan struct{})
+			server := serve(t, func(c *net.TCPConn) {
+				c.Write([]byte("all "))
+				<-gate
+				c.Write([]byte("of it"))
+			})
+			d := NewDialer(DialerConfig{})
+			defer d.Close()
+			stream, err := d.Dial(t.Context(), server)
+			if err != nil {
 				t.Fatal(err)
 			}
-			s.Write([]byte("x"))
-			if err := s.CloseWrite(); err != nil {
-				t.Fatal(err)
+			s := stream.(*socket)
+			oneEvent := how == "both in one event"
+			if oneEvent {
+				s.p.mu.Lock() // no event is delivered
 			}
-		} else {
+			close(gate)
+			waitFor(t, "FIN", func() bool {
+				info, err := unix.GetsockoptTCPInfo(s.fd, unix.IPPROTO_TCP, unix.TCP_INFO)
+				return err == nil && info.State == unix.BPF_TCP_CLOSE_WAIT && (oneEvent || s.fin.Load())
+			})
+			if how == "half-closed" {
+				// Byte and FIN leave together, so that the reset finds both sent.
+				if err := unix.SetsockoptInt(s.fd, unix.IPPROTO_TCP, unix.TCP_CORK, 1); err != nil {
+					t.Fatal(err)
+				}
+			}
 			s.Write([]byte("x"))
-		}
-		waitFor(t, "reset", func() bool { return s.Err() != nil })
-		p := make([]byte, 100)
-		n, err := s.Read(p)
-		if string(p[:n]) != "all of it" || err != nil {
-			t.Errorf("%q, %v", p[:n], err)
-		}
-		if _, err := s.Read(p); err != io.EOF {
-			t.Errorf("after the data: %v", err)
-		}
-		if err := s.Err(); err != syscall.ECONNRESET {
-			t.Error(err)
-		}
+			if how == "half-closed" {
+				if err := s.CloseWrite(); err != nil {
+					t.Fatal(err)
+				}
+			}
+			if oneEvent {
+				s.p.mu.Unlock()
+			}
+			waitFor(t, "reset", func() bool { return s.Err() != nil })
+			p := make([]byte, 100)
+			n, err := s.Read(p)
+			if string(p[:n]) != "all of it" || err != nil {
+				t.Errorf("%q, %v", p[:n], err)
+			}
+			if _, err := s.Read(p); err != io.EOF {
+				t.Errorf("after the data: %v", err)
+			}
+			if err := s.Err(); err != syscall.ECONNRESET {
+				t.Error(err)
+			}
+		})
 	}
 }

@@ -242,7 +242,17 @@ func (s *fake) CloseWrite() error {
 	return nil
 }
 
+// unwatched checks that no call can come after the release.
+func (s *fake) unwatched() {
+	s.nmu.Lock()
+	defer s.nmu.Unlock()
+	if s.notify != nil {
+		s.t.Errorf("%s: released and still watched", s.name)
+	}
+}
+
 func (s *fake) Reset() {
+	s.unwatched()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.reset {
@@ -253,6 +263,7 @@ func (s *fake) Reset() {
 }
 
 func (s *fake) Close() error {
+	s.unwatched()
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if s.closed || s.reset {

@@ -78,6 +78,15 @@ func (s *socket) takeError() unix.Errno {
 	return unix.Errno(s.errno.Load())
 }
 
+// with calls f with the descriptor, unless that is closed.
+func (s *socket) with(f func(fd int)) {
+	s.emu.Lock()
+	defer s.emu.Unlock()
+	if !s.closed {
+		f(s.fd)
+	}
+}
+
 func (s *socket) connectError() error {
 	if e := s.takeError(); e != 0 {
 		return e
