@@ -203,3 +203,19 @@ func TestWrap(t *testing.T) {
 		t.Error("words were lost")
 	}
 }
+
+func TestPlotKeepsBarsInside(t *testing.T) {
+	r := &results{Peers: []*peer{{Name: "plain", kernel: true}, {Name: "wireguard-go"}, {Name: ours}}}
+	for name, v := range map[string]float64{"plain": 1000, "wireguard-go": 1, ours: 2} {
+		r.add(name, offloadOn, sample{"up1", v}, observation{})
+	}
+	r.add(ours, anyMode, sample{flowKey("client", 1000), 20}, observation{})
+	r.finish()
+	plot := r.plot()
+	if len(r.panels()) != 1 {
+		t.Error("a row of one contender is drawn")
+	}
+	if strings.Contains(plot, `y="-`) || !strings.Contains(plot, "1,000") || !strings.Contains(plot, `height="4" fill="white"`) {
+		t.Error(plot)
+	}
+}
