@@ -63,7 +63,8 @@ type Flow struct {
 // ID returns the number of the flow, unique in its Bridge and never 0.
 func (f *Flow) ID() uint64 { return f.id }
 
-// Abort resets both ends. It is idempotent.
+// Abort resets both ends. It is idempotent, and must not be called from within a
+// callback of a stream.
 func (f *Flow) Abort() { f.stop(Aborted) }
 
 func newFlow(b *Bridge, a, o Stream, meta Meta) *Flow {
