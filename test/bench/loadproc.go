@@ -40,7 +40,7 @@ func runLoad(ctx context.Context, args []string) error {
 	warmUp := flags.Duration("warm-up", 0, "before measuring")
 	length := flags.Duration("time", 0, "of measuring")
 	if len(args) < 2 {
-		return errors.New("load: server|requests|connections|idle ADDRESS:PORT ...")
+		return errors.New("load: missing arguments: server|requests|connections|idle ADDRESS:PORT [flags]")
 	}
 	to, err := netip.ParseAddrPort(args[1])
 	if err != nil {
