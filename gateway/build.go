@@ -55,7 +55,9 @@ func (g *Gateway) pathMTU() int {
 // host is touched.
 func (g *Gateway) buildPath() error {
 	c := g.cfg
-	buffers := tcpip.BufferConfig{MaxRecv: c.Flows.BufferMax, MaxSend: c.Flows.BufferMax}
+	buffers := tcpip.BufferConfig{
+		InitialRecv: tunnelStartRecv, InitialSend: tunnelStartSend, MaxRecv: c.Flows.BufferMax, MaxSend: c.Flows.BufferMax,
+	}
 	stack, err := tcpip.NewTunnel(tcpip.TunnelConfig{
 		OnFlow: g.accepted, MTU: tunnelMTU(g.pathMTU()), MaxSegment: maxSegment(g.pathMTU()),
 		MaxPending: c.Flows.OpeningMax, Buffers: buffers, Logger: g.logger("tcpip"),
@@ -76,7 +78,7 @@ func (g *Gateway) buildPath() error {
 	})
 	g.dialTCP, g.closeDialer = g.opt.DialTCP, func() error { return nil }
 	if g.dialTCP == nil {
-		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), StartBuffer: startBuffer})
+		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), StartBuffer: kernelStart})
 		g.dialTCP, g.closeDialer = d.Dial, d.Close
 	}
 	if err := g.buildAssociations(); err != nil {
@@ -180,6 +182,7 @@ func (g *Gateway) openDevice() error {
 	edge, err := tcpip.NewEdge(tcpip.EdgeConfig{
 		OnFlow: g.captured, MaxPending: g.cfg.Flows.OpeningMax, MaxPendingPerSource: g.cfg.Flows.OpeningPerSource,
 		TSO: dev.Capabilities().TSO4, Logger: g.logger("capture"),
+		Buffers: tcpip.BufferConfig{InitialRecv: edgeStartRecv, InitialSend: edgeStartSend},
 	}, dev)
 	if err != nil {
 		return err

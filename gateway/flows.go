@@ -75,6 +75,9 @@ func (g *Gateway) capturedTunnel(ctx context.Context, p *tcpip.Pending, peer str
 		g.node.Release(id)
 		return err
 	}
+	if info, ok := g.node.Session(id); ok {
+		widen(far, info.RTT)
+	}
 	g.join(stream{near}, stream{far}, bridge.Meta{Peer: peer, Src: src, Dst: dst, Session: id})
 	return nil
 }
@@ -135,6 +138,7 @@ func (g *Gateway) acceptedTCP(ctx context.Context, p *tcpip.Pending, id uint64, 
 		return timeout(err)
 	}
 	g.node.Established(id)
+	widen(near, info.RTT)
 	g.join(stream{near}, far, bridge.Meta{Peer: info.Peer.Name(), Src: info.Src, Dst: dst, Name: info.Name, Session: id})
 	return nil
 }
@@ -190,6 +194,10 @@ func (g *Gateway) release(session uint64) {
 
 // stream makes a bridge.Stream of a tcpip.Stream.
 type stream struct{ *tcpip.Stream }
+
+// SetBuffers implements bridge.Stream. The stacks size their buffers themselves,
+// by what moves and what the path holds.
+func (stream) SetBuffers(int, int) {}
 
 // SetNotify implements bridge.Stream.
 func (s stream) SetNotify(fn func(readable, writable, failed bool)) {

@@ -33,10 +33,6 @@ const (
 	// socketBuffer is the size asked for each direction of a UDP socket, in
 	// bytes: 16 MiB hold 100 ms at 1.3 Gbit/s.
 	socketBuffer = 16 << 20
-	// startBuffer is the receive window of a connection to a destination until
-	// its reader has been seen to read, in bytes. With the stacks' own start
-	// sizes it keeps what is absorbed for a reader that never reads below 1 MiB.
-	startBuffer = 64 << 10
 )
 
 // Device is the capturing device: tun.Device, or one in memory.

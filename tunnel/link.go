@@ -71,6 +71,7 @@ type Link struct {
 	lastRx   atomic.Int64  // tick of the last sign of life
 	lastTx   atomic.Int64  // tick of the last segments sent: control messages do not ask for an answer
 	rtt      atomic.Int64  // smoothed, in ns; 0 unknown
+	leastRTT atomic.Int64  // shortest, in ns; 0 unknown
 	probing  atomic.Int64  // tick of the first unanswered probe; 0 none
 	spent    atomic.Bool   // nothing can be sent any more
 	draining atomic.Bool   // the peer is stopping
@@ -294,6 +295,9 @@ func (l *Link) gotEcho(token uint64) {
 	}
 	l.probing.Store(0)
 	sample = max(sample, 1)
+	if least := l.leastRTT.Load(); least == 0 || int64(sample) < least {
+		l.leastRTT.Store(int64(sample)) // of two at once either will do
+	}
 	old := time.Duration(l.rtt.Load())
 	if old == 0 {
 		l.rtt.Store(int64(sample))

@@ -60,8 +60,15 @@ type SessionInfo struct {
 	Name string
 	// Initiator is true when this side opened the session.
 	Initiator bool
+	// RTT is the shortest round trip to the peer by this association, 0 while
+	// unknown.
+	RTT time.Duration
 }
 
 func (s *session) info() SessionInfo {
-	return SessionInfo{Peer: s.inst.identity, Src: s.src, Dst: s.dst, Name: s.name, Initiator: s.initiator}
+	info := SessionInfo{Peer: s.inst.identity, Src: s.src, Dst: s.dst, Name: s.name, Initiator: s.initiator}
+	if l := s.inst.link.Load(); l != nil {
+		info.RTT = time.Duration(l.leastRTT.Load())
+	}
+	return info
 }
