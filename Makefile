@@ -54,7 +54,7 @@ bench: need-net build ## throughput and latency beside plain routing and wiregua
 test: unit e2e-short ## unit tests and the short end-to-end tests (root, under 15 minutes)
 
 .PHONY: unit
-unit: need-race need-net ## unit tests of every package, with the race detector (root)
+unit: need-race need-net need-peers ## unit tests of every package, with the race detector (root)
 	$(GO) test -race -shuffle=on -timeout 8m $(run) $(PACKAGES)
 
 .PHONY: e2e-short
@@ -66,7 +66,7 @@ e2e: need-net build ## the long end-to-end tests too: 10 minutes of half-close, 
 	TOUGW=$(CURDIR)/bin/tougw TOUGW_LONG=1 $(GO) test -count=1 -timeout 90m -parallel 8 -v $(run) ./test/e2e
 
 .PHONY: race
-race: need-race need-net ## unit tests three times over, and the short end-to-end tests against a daemon built with the race detector (root)
+race: need-race need-net need-peers ## unit tests three times over, and the short end-to-end tests against a daemon built with the race detector (root)
 	$(GO) test -race -shuffle=on -count=3 -timeout 30m $(run) $(PACKAGES)
 	$(GO) build -race -o bin/tougw-race ./cmd/tougw
 	TOUGW=$(CURDIR)/bin/tougw-race $(GO) test -race -count=1 -timeout 30m -parallel 4 $(run) ./test/e2e
@@ -102,10 +102,13 @@ help: ## this list
 	  /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # What a target needs beyond Go, and Debian's package for it where a program is missing.
-.PHONY: need-net need-race
+.PHONY: need-net need-race need-peers
 need-net:
 	@test/need ip=iproute2 nft=nftables tcpdump curl nginx=nginx-light iperf3 \
 	  ssh=openssh-client scp=openssh-client sshd=openssh-server \
 	  ps=procps ethtool ping=iputils-ping
+# Other implementations of DTLS that the unit tests talk to.
+need-peers:
+	@test/need openssl gnutls-serv=gnutls-bin
 need-race:
 	@test/need gcc /usr/include/stdlib.h=libc6-dev
