@@ -198,6 +198,9 @@ func idleCPU(ctx context.Context, stands map[string]*stand) (map[string][]sample
 	}
 	before := map[string][2]lab.Usage{}
 	for name, s := range stands {
+		if s.ends.client == nil {
+			continue
+		}
 		u, err := s.usage()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
@@ -208,8 +211,8 @@ func idleCPU(ctx context.Context, stands map[string]*stand) (map[string][]sample
 		return nil, err
 	}
 	samples := map[string][]sample{}
-	for name, s := range stands {
-		after, err := s.usage()
+	for name := range before {
+		after, err := stands[name].usage()
 		if err != nil {
 			return nil, fmt.Errorf("%s: %w", name, err)
 		}
