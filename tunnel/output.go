@@ -18,7 +18,11 @@ func (n *Node) Output(seg Segment) {
 		return
 	}
 	s.lastUse.Store(n.now())
-	if !l.queue.put(outbound{seg, s}) {
+	o := outbound{seg, s}
+	switch l.queue.put(o) {
+	case direct:
+		l.sendNow(o)
+	case dropped:
 		c.drops.count(DropQueueFull)
 		seg.Release()
 	}

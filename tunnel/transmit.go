@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"runtime"
 	"sync"
 
 	"github.com/tougw/tougw/gue"
@@ -36,50 +37,92 @@ type outbound struct {
 	sess *session
 }
 
-// queue is the transmit queue of a link: bounded in bytes, swapped out whole
-// by the one goroutine that drains it. A layer that orders or delays what is
-// sent (fair queueing, pacing, recovery) takes its place between take and the
-// batch of transmit.
+// queue is the transmit queue of a link: bounded in bytes, swapped out whole by
+// whoever drains it. That is one at a time: the link's goroutine, or, for a small
+// segment that finds nothing under way, the goroutine that brings it. A layer
+// that orders or delays what is sent (fair queueing, pacing, recovery) takes its
+// place between take and the batch of transmit.
 type queue struct {
 	mu     sync.Mutex
 	items  []outbound
 	bytes  int
 	max    int
+	busy   bool // somebody sends
 	closed bool
-	wake   chan struct{} // holds a token while items wait
+	wake   chan struct{} // holds a token while items wait and nobody sends
 }
 
 func newQueue(maxBytes int) *queue { return &queue{max: maxBytes, wake: make(chan struct{}, 1)} }
 
-// put takes o and reports false, leaving it to the caller, when the queue is
-// at its bound or closed. The bound is checked before: one segment may exceed
-// it, so that the largest always fits an empty queue.
-func (q *queue) put(o outbound) bool {
+// smallSegment is up to what length in bytes a segment is sent by the goroutine
+// that brings it: what a request, its answer or an acknowledgement has. To wake
+// another goroutine for it costs more than to send it.
+const smallSegment = 2048
+
+// verdict is what put did with a segment.
+type verdict uint8
+
+const (
+	dropped verdict = iota // it is the caller's
+	queued                 // it is the queue's
+	direct                 // the caller has to send it, and then to call done
+)
+
+// put takes o unless the queue is at its bound or closed. The bound is checked
+// before: one segment may exceed it, so that the largest always fits an empty
+// queue.
+func (q *queue) put(o outbound) verdict {
+	n := o.seg.Len()
 	q.mu.Lock()
-	if q.closed || q.bytes >= q.max {
+	switch {
+	case q.closed || q.bytes >= q.max:
 		q.mu.Unlock()
-		return false
+		return dropped
+	case !q.busy && len(q.items) == 0 && n <= smallSegment:
+		q.busy = true
+		q.mu.Unlock()
+		return direct
 	}
-	first := len(q.items) == 0
 	q.items = append(q.items, o)
-	q.bytes += o.seg.Len()
+	q.bytes += n
+	wake := !q.busy && len(q.items) == 1
 	q.mu.Unlock()
-	if first {
-		select {
-		case q.wake <- struct{}{}:
-		default:
-		}
+	if wake {
+		q.signal()
 	}
-	return true
+	return queued
 }
 
-// take swaps the queued items for the empty slice spare and gives them.
+func (q *queue) signal() {
+	select {
+	case q.wake <- struct{}{}:
+	default:
+	}
+}
+
+// take swaps the queued items for the empty slice spare and gives them; done has
+// to follow. It gives none while somebody else sends, who will wake the link's
+// goroutine again.
 func (q *queue) take(spare []outbound) []outbound {
 	q.mu.Lock()
+	defer q.mu.Unlock()
+	if q.busy || len(q.items) == 0 {
+		return nil
+	}
 	items := q.items
-	q.items, q.bytes = spare, 0
-	q.mu.Unlock()
+	q.items, q.bytes, q.busy = spare, 0, true
 	return items
+}
+
+// done ends what take or put began.
+func (q *queue) done() {
+	q.mu.Lock()
+	q.busy = false
+	wake := len(q.items) > 0
+	q.mu.Unlock()
+	if wake {
+		q.signal()
+	}
 }
 
 // depth returns the bytes that wait.
@@ -120,21 +163,41 @@ func (l *Link) transmit() {
 			l.queue.close()
 			return
 		case <-l.quit:
-			l.sendAll(l.queue.take(nil))
+			for l.queue.depth() > 0 { // somebody may be sending, for moments
+				spare = l.drain(spare)
+				runtime.Gosched()
+			}
 			l.queue.close()
 			l.close(errStopped)
 			l.Detach(errStopped)
 			return
 		case <-l.queue.wake:
 		}
-		items := l.queue.take(spare[:0])
-		l.sendAll(items)
-		clear(items) // no segment outlives its release
-		if cap(items) > 1024 {
-			items = nil // a burst's memory is given back
-		}
-		spare = items
+		spare = l.drain(spare)
 	}
+}
+
+// drain sends what is queued, unless somebody else is sending, and gives an
+// empty slice for the next time.
+func (l *Link) drain(spare []outbound) []outbound {
+	items := l.queue.take(spare[:0])
+	if items == nil {
+		return spare
+	}
+	l.sendAll(items)
+	clear(items) // no segment outlives its release
+	l.queue.done()
+	if cap(items) > 1024 {
+		return nil // a burst's memory is given back
+	}
+	return items[:0]
+}
+
+// sendNow sends one small segment.
+func (l *Link) sendNow(o outbound) {
+	one := [1]outbound{o}
+	l.sendAll(one[:])
+	l.queue.done()
 }
 
 // sendAll sends items and releases each. The buffer is borrowed from the pool

@@ -555,34 +555,72 @@ func TestFlowsOpenTowardsAPeerThatDialled(t *testing.T) {
 }
 
 func TestQueueIsBounded(t *testing.T) {
-	q := newQueue(1000)
+	q := newQueue(10_000)
 	var segs []*segment
 	for range 5 {
-		s := newSegment(1, tcpACK, make([]byte, 480))
-		if !q.put(outbound{seg: s}) {
+		s := newSegment(1, tcpACK, make([]byte, 4980))
+		if q.put(outbound{seg: s}) == dropped {
 			break
 		}
 		segs = append(segs, s)
 	}
 	if len(segs) != 2 {
-		t.Fatalf("%d segments of 500 bytes fit a queue of 1000", len(segs))
+		t.Fatalf("%d segments of 5000 bytes fit a queue of 10000", len(segs))
 	}
-	if d := q.depth(); d != 1000 {
+	if d := q.depth(); d != 10_000 {
 		t.Fatalf("depth %d", d)
 	}
 	if got := q.take(nil); len(got) != 2 || q.depth() != 0 {
 		t.Fatalf("took %d, left %d", len(got), q.depth())
 	}
-	s := newSegment(1, tcpACK, make([]byte, 5000))
-	if !q.put(outbound{seg: s}) {
+	q.done()
+	s := newSegment(1, tcpACK, make([]byte, 50_000))
+	if q.put(outbound{seg: s}) != queued {
 		t.Fatal("a segment larger than the bound does not fit an empty queue")
 	}
 	q.close()
 	if *s.released != 1 {
 		t.Fatal("close did not release what waited")
 	}
-	if q.put(outbound{seg: s}) {
+	if q.put(outbound{seg: s}) != dropped {
 		t.Fatal("a closed queue took a segment")
+	}
+}
+
+// TestSmallSegmentsAreSentAtOnce: by who brings them, but never past others.
+func TestSmallSegmentsAreSentAtOnce(t *testing.T) {
+	q := newQueue(1 << 20)
+	small := outbound{seg: newSegment(1, tcpACK, make([]byte, 100))}
+	large := outbound{seg: newSegment(1, tcpACK, make([]byte, 5000))}
+	if q.put(small) != direct {
+		t.Fatal("a small segment was queued although nothing waits")
+	}
+	if q.put(small) != queued || q.put(large) != queued {
+		t.Fatal("not queued behind one that is being sent")
+	}
+	if q.take(nil) != nil {
+		t.Fatal("two senders at once")
+	}
+	select {
+	case <-q.wake:
+		t.Fatal("woken while somebody sends")
+	default:
+	}
+	q.done()
+	select {
+	case <-q.wake:
+	default:
+		t.Fatal("nobody was woken for what waits")
+	}
+	if q.put(small) != queued {
+		t.Fatal("a small segment went past others")
+	}
+	if got := q.take(nil); len(got) != 3 || got[1] != large {
+		t.Fatalf("took %d", len(got))
+	}
+	q.done()
+	if q.put(large) != queued || q.put(small) != queued {
+		t.Fatal("a large segment was sent by who brought it, or overtaken")
 	}
 }
 
