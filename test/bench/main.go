@@ -87,7 +87,7 @@ func run(ctx context.Context, o options) error {
 	if err := testnet.Probe(); err != nil {
 		return err
 	}
-	if err := raiseFileLimit(); err != nil {
+	if _, err := raiseFileLimit(); err != nil {
 		return err
 	}
 	s, err := newSession(ctx, o)
@@ -106,21 +106,21 @@ func run(ctx context.Context, o options) error {
 	return s.results.write(o.out)
 }
 
-// raiseFileLimit lets 20,000 flows have a descriptor each, in this process and
-// in all that it starts.
-func raiseFileLimit() error {
+// raiseFileLimit lets each of 20,000 flows have a descriptor, in this process and
+// in all that it starts, and returns the limit.
+func raiseFileLimit() (uint64, error) {
 	const want = 262144
 	limit := syscall.Rlimit{Cur: want, Max: want}
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err == nil {
-		return nil
+		return want, nil
 	}
 	// Without the capability for it, as high as we may.
 	if err := syscall.Getrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("descriptor limit: %w", err)
+		return 0, fmt.Errorf("descriptor limit: %w", err)
 	}
 	limit.Cur = limit.Max
 	if err := syscall.Setrlimit(syscall.RLIMIT_NOFILE, &limit); err != nil {
-		return fmt.Errorf("descriptor limit: %w", err)
+		return 0, fmt.Errorf("descriptor limit: %w", err)
 	}
-	return nil
+	return limit.Cur, nil
 }

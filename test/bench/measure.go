@@ -41,7 +41,9 @@ type sample struct {
 // measurement is one thing that is done to each contender in turn.
 type measurement struct {
 	part, title string
-	run         func(context.Context, *stand) ([]sample, error)
+	// rows are the keys of what it gives.
+	rows []string
+	run  func(context.Context, *stand) ([]sample, error)
 }
 
 // measurements lists what is done in one round in a mode. Without -full, fewer
@@ -55,7 +57,7 @@ func measurements(o options, m mode) (list []measurement) {
 		if m == offloadOff && b.streams > 1 && !o.full {
 			continue
 		}
-		list = append(list, measurement{partThroughput, b.title, func(ctx context.Context, s *stand) ([]sample, error) {
+		list = append(list, measurement{partThroughput, b.title, withPrefix(b.key, bulkRows), func(ctx context.Context, s *stand) ([]sample, error) {
 			return throughput(ctx, s, b.key, lab.IperfOptions{
 				To: testnet.ServerAddr, Seconds: max(1, int(o.time.Seconds())), Streams: b.streams, Down: b.down, Congestion: congestion,
 			})
@@ -65,11 +67,11 @@ func measurements(o options, m mode) (list []measurement) {
 		return list
 	}
 	for _, n := range []int{1, parallel} {
-		list = append(list, measurement{partLatency, fmt.Sprintf("requests, %d connections", n), func(ctx context.Context, s *stand) ([]sample, error) {
+		list = append(list, measurement{partLatency, fmt.Sprintf("requests, %d connections", n), withPrefix(fmt.Sprintf("rr%d-", n), requestRows), func(ctx context.Context, s *stand) ([]sample, error) {
 			return requests(ctx, s, n, short)
 		}})
 	}
-	return append(list, measurement{partConnections, "new connections", func(ctx context.Context, s *stand) ([]sample, error) {
+	return append(list, measurement{partConnections, "new connections", openRows, func(ctx context.Context, s *stand) ([]sample, error) {
 		return connections(ctx, s, short)
 	}})
 }

@@ -55,6 +55,8 @@ type failure struct {
 	Offload mode   `json:"udp_segmentation_offload,omitempty"`
 	What    string `json:"what"`
 	Why     string `json:"why"`
+
+	rows []string // keys of what it should have given
 }
 
 // line is one row in one mode.
@@ -129,23 +131,29 @@ func (r *results) line(key string, m mode) *line {
 	return r.Rows[i]
 }
 
+// expect returns the line of a key in a mode, and makes it if there is none.
+func (r *results) expect(key string, m mode) *line {
+	if l := r.line(key, m); l != nil {
+		return l
+	}
+	row, ok := findRow(key)
+	if !ok {
+		panic("bench: no row " + key)
+	}
+	l := &line{Key: row.key, Title: row.title, Unit: row.unit, Better: "more", Offload: m, Cells: map[string]*cell{}, Ratios: map[string]float64{}}
+	switch {
+	case row.remark:
+		l.Better = "neither"
+	case row.less:
+		l.Better = "less"
+	}
+	r.Rows = append(r.Rows, l)
+	return l
+}
+
 // add records a figure.
 func (r *results) add(name string, m mode, s sample, of observation) {
-	l := r.line(s.row, m)
-	if l == nil {
-		row, ok := findRow(s.row)
-		if !ok {
-			panic("bench: no row " + s.row)
-		}
-		l = &line{Key: row.key, Title: row.title, Unit: row.unit, Better: "more", Offload: m, Cells: map[string]*cell{}, Ratios: map[string]float64{}}
-		switch {
-		case row.remark:
-			l.Better = "neither"
-		case row.less:
-			l.Better = "less"
-		}
-		r.Rows = append(r.Rows, l)
-	}
+	l := r.expect(s.row, m)
 	c := l.Cells[name]
 	if c == nil {
 		c = &cell{}
@@ -153,6 +161,16 @@ func (r *results) add(name string, m mode, s sample, of observation) {
 	}
 	of.Value = s.value
 	c.Runs = append(c.Runs, of)
+}
+
+// failed records that a run gave no figures, or not all. Their rows are in the
+// table even when nobody has a figure.
+func (r *results) failed(name string, f failure) {
+	p := r.peer(name)
+	p.Failures = append(p.Failures, f)
+	for _, key := range f.rows {
+		r.expect(key, f.Offload)
+	}
 }
 
 // finish computes what follows from the runs, sorts the rows as the table has
@@ -207,20 +225,26 @@ func (r *results) fill(l *line) {
 	}
 }
 
+// Reasons that lie in the nature of a row.
+const (
+	reasonKernel = "the kernel does the work: no process to account for"
+	reasonOurs   = "measured for tougw only, which keeps flows where the others keep packets"
+)
+
 // reason why a contender has no figure in a line.
 func (r *results) reason(p *peer, l *line) string {
 	switch {
 	case p.Missing != "":
 		return p.Missing
 	case p.kernel:
-		return "the kernel does the work: no process to account for"
+		return reasonKernel
 	}
 	for _, f := range slices.Backward(p.Failures) {
-		if f.Offload == l.Offload {
+		if f.Offload == l.Offload && slices.Contains(f.rows, l.Key) {
 			return fmt.Sprintf("%s, round %d: %s", f.What, f.Round, f.Why)
 		}
 	}
-	return "measured for tougw only: it keeps flows, the others packets"
+	return reasonOurs
 }
 
 // median of at least one value.

@@ -8,6 +8,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -21,7 +22,7 @@ func sampleResults() *results {
 		r.Peers = append(r.Peers, &peer{Name: c.name, About: strings.Repeat("about ", 30), kernel: c.kernel})
 	}
 	r.peer("ocserv").Missing = "cannot be installed: " + strings.Repeat("no network ", 20)
-	r.peer("Nebula git").Failures = []failure{{Round: 2, Offload: offloadOff, What: "1 stream up", Why: "timed out"}}
+	r.failed("Nebula git", failure{Round: 2, Offload: offloadOff, What: "1 stream up", Why: "timed out", rows: []string{"up1"}})
 	for round := range r.Rounds {
 		for _, s := range sections() {
 			for _, row := range s.rows {
@@ -217,5 +218,39 @@ func TestPlotKeepsBarsInside(t *testing.T) {
 	}
 	if strings.Contains(plot, `y="-`) || !strings.Contains(plot, "1,000") || !strings.Contains(plot, `height="4" fill="white"`) {
 		t.Error(plot)
+	}
+}
+
+func TestFailedRowsAreInTheTable(t *testing.T) {
+	r := &results{Peers: []*peer{{Name: "plain", kernel: true}, {Name: ours}}}
+	r.failed(ours, failure{Round: 1, What: partMemory, Why: "too many files", rows: memoryRows(flowCounts, true)})
+	r.finish()
+	text := r.table()
+	for _, n := range flowCounts {
+		if want := thousands(n) + " flows, MiB"; !strings.Contains(text, want) {
+			t.Errorf("no %q in\n%s", want, text)
+		}
+	}
+	if !strings.Contains(text, "n/a[1]") || !strings.Contains(text, "[1] tougw: memory, round 1: too many files") {
+		t.Error(text)
+	}
+}
+
+func TestEveryMeasurementHasItsRows(t *testing.T) {
+	keys := memoryRows(flowCounts, true)
+	for _, m := range measurements(options{full: true}, offloadOn) {
+		keys = append(keys, m.rows...)
+	}
+	for _, s := range sections() {
+		for _, row := range s.rows {
+			if !slices.Contains(keys, row.key) && !strings.HasPrefix(row.key, "idle-") {
+				t.Errorf("nothing gives %s", row.key)
+			}
+		}
+	}
+	for _, key := range keys {
+		if _, ok := findRow(key); !ok {
+			t.Errorf("no row %s", key)
+		}
 	}
 }

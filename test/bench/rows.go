@@ -31,8 +31,21 @@ type section struct {
 }
 
 // flowCounts are the numbers of idle flows that memory is measured at; the last
-// is an experiment, for ours and with -full only.
-var flowCounts = []int{1000, 10_000, 20_000}
+// is an experiment, for ours and with -full only. Each flow needs a descriptor
+// in the gateway: where the limit is lower and may not be raised, the experiment
+// has fewer, and its rows say how many.
+var flowCounts = []int{1000, 10_000, experimentFlows(20_000)}
+
+// experimentFlows is how many flows, at most want, the limit of descriptors
+// allows, with some left for other files.
+func experimentFlows(want int) int {
+	const others = 200
+	limit, err := raiseFileLimit()
+	if err != nil || limit > uint64(want+others) {
+		return want
+	}
+	return max(0, int(limit)-others)
+}
 
 // parts of the benchmark that can be chosen.
 const (
@@ -101,6 +114,35 @@ func sections() []section {
 
 // endNames are the two gateways, in the order of stand.usage.
 var endNames = []struct{ key, title string }{{"client", "client gw"}, {"gateway", "gateway"}}
+
+// suffixes of the keys of the rows that one measurement gives.
+var (
+	bulkRows    = []string{"", "-cpu-client", "-cpu-gateway", "-cpu-machine", "-softirq"}
+	requestRows = []string{"p50", "p99", "rate"}
+	openRows    = []string{"open-rate", "open-p50", "open-p99"}
+)
+
+// memoryRows are the keys of what memory gives.
+func memoryRows(counts []int, perFlow bool) (keys []string) {
+	for _, end := range endNames {
+		keys = append(keys, "rss-"+end.key)
+		for _, n := range counts {
+			keys = append(keys, rssKey(end.key, n))
+			if perFlow {
+				keys = append(keys, flowKey(end.key, n))
+			}
+		}
+	}
+	return keys
+}
+
+// withPrefix puts a prefix before each suffix.
+func withPrefix(prefix string, suffixes []string) (keys []string) {
+	for _, s := range suffixes {
+		keys = append(keys, prefix+s)
+	}
+	return keys
+}
 
 func rssKey(end string, flows int) string  { return "rss-" + end + "-" + thousands(flows) }
 func flowKey(end string, flows int) string { return "flow-" + end + "-" + thousands(flows) }

@@ -205,8 +205,9 @@ func (s *session) memory(ctx context.Context) error {
 				}
 				continue
 			}
+			what := measurement{part: partMemory, title: partMemory, rows: memoryRows(counts, c.name == ours)}
 			samples, err := memory(ctx, stand, counts, c.name == ours)
-			s.note(ctx, c, anyMode, round, partMemory, samples, err)
+			s.note(ctx, c, anyMode, round, what, samples, err)
 			if err := s.takeDown(c); err != nil {
 				return err
 			}
@@ -245,7 +246,7 @@ func (s *session) turn(ctx context.Context, round int, m mode, what measurement)
 			return fmt.Errorf("%s: %w", c.name, err)
 		}
 		samples, err := what.run(ctx, stand)
-		s.note(ctx, c, m, round, what.title, samples, err)
+		s.note(ctx, c, m, round, what, samples, err)
 		if ctx.Err() != nil {
 			return ctx.Err()
 		}
@@ -259,7 +260,7 @@ func (s *session) turn(ctx context.Context, round int, m mode, what measurement)
 }
 
 // note records what a run gave, and a failure with its reason.
-func (s *session) note(ctx context.Context, c *contender, m mode, round int, title string, samples []sample, err error) {
+func (s *session) note(ctx context.Context, c *contender, m mode, round int, what measurement, samples []sample, err error) {
 	if ctx.Err() != nil {
 		return
 	}
@@ -267,13 +268,13 @@ func (s *session) note(ctx context.Context, c *contender, m mode, round int, tit
 	text := brief(samples)
 	if err != nil {
 		text += " failed: " + err.Error()
-		s.results.peer(c.name).Failures = append(s.results.peer(c.name).Failures, failure{Round: round + 1, Offload: m, What: title, Why: oneLine(err)})
+		s.results.failed(c.name, failure{Round: round + 1, Offload: m, What: what.title, Why: oneLine(err), rows: what.rows})
 	}
 	offload := ""
 	if m != anyMode {
 		offload = "offload " + string(m)
 	}
-	s.progress("round %d/%d %-11s %-25s %-12s %s", round+1, s.options.rounds, offload, title, c.name, text)
+	s.progress("round %d/%d %-11s %-25s %-12s %s", round+1, s.options.rounds, offload, what.title, c.name, text)
 }
 
 func (s *session) record(name string, m mode, round int, samples []sample) {

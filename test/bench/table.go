@@ -136,7 +136,9 @@ func (r *results) columnHeads(b *strings.Builder, compared []comparison) {
 		for _, h := range heads {
 			line += padLeft(h, columnWidth)
 		}
-		fmt.Fprintln(b, strings.TrimRight(line, " "))
+		if line = strings.TrimRight(line, " "); line != "" {
+			fmt.Fprintln(b, line)
+		}
 	}
 }
 
@@ -156,7 +158,7 @@ func cellText(c *cell, p *peer, notes *footnotes) string {
 		return "-"
 	case len(c.Runs) > 0:
 		return figure(c.Median)
-	case p.Missing == "" && len(p.Failures) == 0:
+	case c.Missing == reasonKernel || c.Missing == reasonOurs:
 		return "-"
 	}
 	return fmt.Sprintf("n/a[%d]", notes.number(p.Name+": "+c.Missing))
