@@ -17,15 +17,18 @@ const ours = "tougw"
 const outerMTU = 1500
 
 // contenders lists all, in the order of the table; ours is the last.
-func contenders(nebulaGit string) []*contender {
-	return []*contender{
+func contenders(nebula string) []*contender {
+	all := []*contender{
 		{name: "plain", about: "routing by the kernel: no tunnel, no encryption", kernel: true, start: startPlain},
 		wireguard(),
 		nebulaRelease(),
-		nebulaSnapshot(nebulaGit),
 		ocserv(),
 		{name: ours, about: "configuration of the demo, path_mtu 1500", install: tougwVersion, start: startTougw},
 	}
+	if nebula != "" {
+		all = slices.Insert(all, 3, nebulaGiven(nebula))
+	}
+	return all
 }
 
 // chosen are the contenders whose names are in a comma-separated list, all with

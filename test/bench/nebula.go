@@ -6,6 +6,7 @@ import (
 	"net/netip"
 	"path/filepath"
 	"runtime"
+	"strings"
 
 	"github.com/tougw/tougw/internal/testnet"
 	"github.com/tougw/tougw/test/lab"
@@ -14,11 +15,7 @@ import (
 const (
 	nebulaModule  = "github.com/slackhq/nebula"
 	nebulaVersion = "v1.11.1"
-	// nebulaCommit is a snapshot of August 2026 that has offloads of the device
-	// and of the socket, as version 1.12 does, and builds with the same Go as
-	// tougw; v1.11.1 has none.
-	nebulaCommit = "9c5d7016489cb194db1a8bf27edc2145ac71ab32"
-	nebulaPort   = 4242
+	nebulaPort    = 4242
 	// nebulaMTU leaves room for 20 bytes of IPv4, 8 of UDP, 16 of Nebula's
 	// header and 16 of its tag in outerMTU.
 	nebulaMTU = outerMTU - 60
@@ -42,15 +39,12 @@ func nebulaRelease() *contender {
 	})
 }
 
-// nebulaSnapshot is newer, with offloads.
-func nebulaSnapshot(repository string) *contender {
-	folder, version := "nebula-"+nebulaCommit[:8], "commit "+nebulaCommit[:8]
-	return nebula("Nebula git", "offloads of device and socket on", folder, func(ctx context.Context, t *tools) (string, error) {
-		if _, have := t.have(folder, "nebula", "nebula-cert"); have {
-			return version, nil
-		}
-		_, err := t.goClone(ctx, folder, repository, nebulaCommit, "./cmd/nebula", "./cmd/nebula-cert")
-		return version, err
+// nebulaGiven is another build of Nebula, with offloads, whose programs are in
+// a folder that the user names.
+func nebulaGiven(folder string) *contender {
+	return nebula("Nebula new", "offloads of device and socket on", folder, func(ctx context.Context, t *tools) (string, error) {
+		out, err := t.output(ctx, filepath.Join(folder, "nebula"), "-version")
+		return strings.TrimSpace(out), err
 	})
 }
 
@@ -59,7 +53,10 @@ func nebula(name, about, folder string, install func(context.Context, *tools) (s
 		name: name, install: install,
 		about: fmt.Sprintf("AES-256-GCM, inner MTU %d, %d routines, static hosts; %s", nebulaMTU, runtime.NumCPU(), about),
 		start: func(ctx context.Context, l *lab.Lab, t *tools) (ends, string, error) {
-			return startNebula(ctx, l, filepath.Join(t.cache, folder))
+			if !filepath.IsAbs(folder) {
+				folder = filepath.Join(t.cache, folder)
+			}
+			return startNebula(ctx, l, folder)
 		},
 	}
 }

@@ -22,7 +22,7 @@ func sampleResults() *results {
 		r.Peers = append(r.Peers, &peer{Name: c.name, About: strings.Repeat("about ", 30), kernel: c.kernel})
 	}
 	r.peer("ocserv").Missing = "cannot be installed: " + strings.Repeat("no network ", 20)
-	r.failed("Nebula git", failure{Round: 2, Offload: offloadOff, What: "1 stream up", Why: "timed out", rows: []string{"up1"}})
+	r.failed("Nebula new", failure{Round: 2, Offload: offloadOff, What: "1 stream up", Why: "timed out", rows: []string{"up1"}})
 	for round := range r.Rounds {
 		for _, s := range sections() {
 			for _, row := range s.rows {
@@ -31,7 +31,7 @@ func sampleResults() *results {
 						continue
 					}
 					for _, m := range []mode{offloadOn, offloadOff} {
-						if p.Name == "Nebula git" && m == offloadOff && row.key == "up1" {
+						if p.Name == "Nebula new" && m == offloadOff && row.key == "up1" {
 							continue
 						}
 						r.add(p.Name, m, sample{row.key, 123456.7 / math.Pow(7, float64(i)) * float64(1+round)}, observation{Round: round + 1})
@@ -121,8 +121,8 @@ func TestTable(t *testing.T) {
 		"1 conn., p50, us 370,370 52,910 7,559 1,080 n/a[1] 22.0 2,401x 343x 49.0x",
 		"1 stream up, client, s/GB - 52,910",
 		"[1] ocserv: cannot be installed: no network",
-		"[2] Nebula git: 1 stream up, round 2: timed out",
-		"Failed: Nebula git, 1 stream up, round 2: timed out",
+		"[2] Nebula new: 1 stream up, round 2: timed out",
+		"Failed: Nebula new, 1 stream up, round 2: timed out",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("no %q in\n%s", want, text)

@@ -31,7 +31,7 @@ const mostRestarts = 3
 func newSession(ctx context.Context, o options) (*session, error) {
 	s := &session{options: o, start: time.Now(), stands: map[string]*stand{}, restarts: map[string]int{}, parts: partNames}
 	var err error
-	if s.all, err = chosen(contenders(o.nebulaGit), o.only); err != nil {
+	if s.all, err = chosen(contenders(o.nebula), o.only); err != nil {
 		return nil, err
 	}
 	if o.rows != "" {

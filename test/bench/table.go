@@ -24,7 +24,7 @@ type comparison struct {
 var comparedWith = []comparison{
 	{"wireguard-go", "/ wire-", "guard-go"},
 	{"Nebula 1.11", "/ Nebula", "1.11"},
-	{"Nebula git", "/ Nebula", "git"},
+	{"Nebula new", "/ Nebula", "new"},
 }
 
 // table is what people read.

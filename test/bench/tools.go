@@ -82,31 +82,6 @@ func (t *tools) goInstall(ctx context.Context, folder string, packages ...string
 	return folder, err
 }
 
-// goClone builds programs of a repository at a commit into a folder of the
-// cache, and returns it.
-func (t *tools) goClone(ctx context.Context, folder, repository, commit string, packages ...string) (string, error) {
-	folder = filepath.Join(t.cache, folder)
-	source, err := os.MkdirTemp("", "tougw-bench-")
-	if err != nil {
-		return "", err
-	}
-	defer os.RemoveAll(source)
-	if _, err := t.output(ctx, "git", "clone", "-q", "--no-checkout", repository, source); err != nil {
-		return "", err
-	}
-	if _, err := t.output(ctx, "git", "-C", source, "checkout", "-q", commit); err != nil {
-		return "", err
-	}
-	if err := os.MkdirAll(folder, 0o755); err != nil {
-		return "", err
-	}
-	cmd := exec.CommandContext(ctx, "go", append([]string{"build", "-buildvcs=false", "-o", folder + "/"}, packages...)...)
-	cmd.Env = append(os.Environ(), "CGO_ENABLED=0", "GOFLAGS=")
-	cmd.Dir = source
-	_, err = outputOf(cmd)
-	return folder, err
-}
-
 // have says whether all programs are in a folder of the cache already.
 func (t *tools) have(folder string, programs ...string) (string, bool) {
 	folder = filepath.Join(t.cache, folder)
