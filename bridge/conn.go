@@ -307,6 +307,9 @@ func (s *connStream) SetNotify(fn func(readable, writable, failed bool)) {
 
 func (s *connStream) SetBuffers(recv, send int) {}
 
+// WriteSize implements Stream: it does not matter.
+func (*connStream) WriteSize() int { return 0 }
+
 func (s *connStream) SetKeepalive(idle, interval time.Duration, count int) {
 	if t, ok := s.c.(interface {
 		SetKeepAliveConfig(net.KeepAliveConfig) error

@@ -18,8 +18,9 @@ type failer interface {
 // fake is a scripted end of a flow: the test plays the program behind it. It
 // checks that the bridge keeps the contract of Stream.
 type fake struct {
-	t    failer
-	name string
+	writeSize int // what WriteSize says
+	t         failer
+	name      string
 
 	reading, writing atomic.Int32 // calls under way
 
@@ -308,6 +309,9 @@ func (s *fake) SetBuffers(recv, send int) {
 		s.send = append(s.send, send)
 	}
 }
+
+// WriteSize implements Stream.
+func (s *fake) WriteSize() int { return s.writeSize }
 
 func (s *fake) SetKeepalive(idle, interval time.Duration, count int) {
 	s.mu.Lock()

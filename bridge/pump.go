@@ -49,7 +49,7 @@ type pump struct {
 func (p *pump) init(f *Flow, from int) {
 	p.f, p.from = f, from
 	p.goFn = p.run
-	p.readMax = packet.Size
+	p.readMax = p.fullRead()
 	if p.grow = f.b.cfg.growAfter(); p.grow != never {
 		p.readMax = startRead
 	}
@@ -190,6 +190,15 @@ func (p *pump) move() (next uint32) {
 	return idle
 }
 
+// fullRead is how much to read at a time from a source that has plenty: as much
+// as the sink wants to be given at once.
+func (p *pump) fullRead() int {
+	if n := p.f.end[1-p.from].WriteSize(); n > 0 && n < packet.Size {
+		return n
+	}
+	return packet.Size
+}
+
 func (p *pump) release() {
 	if p.held != nil {
 		p.held.Release()
@@ -206,7 +215,7 @@ func (p *pump) growBuffers(src, dst Stream) {
 	if total < p.grow {
 		return
 	}
-	p.readMax = packet.Size
+	p.readMax = p.fullRead()
 	limit := uint64(p.f.b.cfg.BufferMax)
 	size := min(total, limit)
 	src.SetBuffers(int(size), 0)

@@ -300,6 +300,9 @@ func (s *socket) SetBuffers(recv, send int) {
 	}
 }
 
+// WriteSize implements Stream: it does not matter.
+func (*socket) WriteSize() int { return 0 }
+
 func (s *socket) SetKeepalive(idle, interval time.Duration, count int) {
 	s.emu.Lock()
 	defer s.emu.Unlock()

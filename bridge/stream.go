@@ -54,6 +54,10 @@ type Stream interface {
 	// is written but not sent, in bytes; 0 leaves one as it is.
 	SetBuffers(recv, send int)
 
+	// WriteSize is the best number of bytes for a Write when there are more, for
+	// instance what makes one full batch of packets; 0 when it does not matter.
+	WriteSize() int
+
 	// SetKeepalive sends probes after idle without traffic, one each interval;
 	// count unanswered ones fail the stream with ETIMEDOUT. An idle of 0
 	// switches it off.

@@ -78,7 +78,7 @@ func (g *Gateway) capturedTunnel(ctx context.Context, p *tcpip.Pending, peer str
 	if info, ok := g.node.Session(id); ok {
 		widen(far, info.RTT)
 	}
-	g.join(stream{near}, stream{far}, bridge.Meta{Peer: peer, Src: src, Dst: dst, Session: id})
+	g.join(stream{near, 0}, g.tunnelStream(far), bridge.Meta{Peer: peer, Src: src, Dst: dst, Session: id})
 	return nil
 }
 
@@ -92,7 +92,7 @@ func (g *Gateway) capturedDirect(ctx context.Context, p *tcpip.Pending, src, dst
 		far.Reset()
 		return err
 	}
-	g.join(stream{near}, far, bridge.Meta{Src: src, Dst: dst})
+	g.join(stream{near, 0}, far, bridge.Meta{Src: src, Dst: dst})
 	return nil
 }
 
@@ -139,7 +139,7 @@ func (g *Gateway) acceptedTCP(ctx context.Context, p *tcpip.Pending, id uint64, 
 	}
 	g.node.Established(id)
 	widen(near, info.RTT)
-	g.join(stream{near}, far, bridge.Meta{Peer: info.Peer.Name(), Src: info.Src, Dst: dst, Name: info.Name, Session: id})
+	g.join(g.tunnelStream(near), far, bridge.Meta{Peer: info.Peer.Name(), Src: info.Src, Dst: dst, Name: info.Name, Session: id})
 	return nil
 }
 
@@ -193,7 +193,17 @@ func (g *Gateway) release(session uint64) {
 }
 
 // stream makes a bridge.Stream of a tcpip.Stream.
-type stream struct{ *tcpip.Stream }
+type stream struct {
+	*tcpip.Stream
+	writeSize int
+}
+
+// WriteSize implements bridge.Stream.
+func (s stream) WriteSize() int { return s.writeSize }
+
+// tunnelStream is a stream of the tunnel stack: it is best given what fills one
+// send of the socket.
+func (g *Gateway) tunnelStream(s *tcpip.Stream) stream { return stream{s, maxSegment(g.pathMTU())} }
 
 // SetBuffers implements bridge.Stream. The stacks size their buffers themselves,
 // by what moves and what the path holds.

@@ -1,6 +1,7 @@
 package tunnel
 
 import (
+	"cmp"
 	"crypto/rand"
 	"encoding/binary"
 	"net/netip"
@@ -55,7 +56,7 @@ type Link struct {
 	since    time.Time
 
 	head, tail int          // overhead of a record
-	ownMTU     int          // path MTU that this side is configured for, as its hello says
+	ownMTU     int          // path MTU that this side is configured for, 0 when it is not
 	pathMTU    int          // the smaller of that and the peer's; set before the link carries
 	maxPlain   atomic.Int64 // largest plaintext that fits it
 
@@ -98,7 +99,7 @@ func (n *Node) Attach(secure Secure, identity Identity, peer *Peer) *Link {
 		mtu = peer.cfg.PathMTU
 	}
 	l.ownMTU = mtu
-	l.setPathMTU(mtu)
+	l.setPathMTU(cmp.Or(mtu, DefaultPathMTU))
 	now := n.now()
 	l.lastRx.Store(now)
 	l.lastTx.Store(now)

@@ -94,9 +94,9 @@ type Config struct {
 	Instance InstanceID
 	// Stack receives orders. Required.
 	Stack Stack
-	// PathMTU is the largest outer packet in bytes towards peers that dialled
-	// this side, MinPathMTU to 65535; by default DefaultPathMTU. The smaller of
-	// this and the peer's own is used.
+	// PathMTU is the largest outer packet in bytes, MinPathMTU to 65535. The
+	// smaller of this and the peer's own is used; a side that says nothing takes
+	// the peer's, and both take DefaultPathMTU when neither does.
 	PathMTU int
 	// Keepalive is the silence after which an association is asked for a sign
 	// of life; by default 15 s (RFC 8085 section 3.5 allows no less).
@@ -156,7 +156,6 @@ func (c *Config) defaults() {
 	if c.Usage == nil {
 		c.Usage = func(Secure) (uint64, float64) { return 0, 0 }
 	}
-	num(&c.PathMTU, DefaultPathMTU)
 	num(&c.MaxSessions, 65536)
 	num(&c.MaxOpening, 1024)
 	num(&c.QueueBytes, 16<<20)

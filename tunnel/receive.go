@@ -295,7 +295,8 @@ func (n *Node) hello(l *Link, h hello) {
 		}
 		return
 	}
-	if h.pathMTU >= MinPathMTU && int(h.pathMTU) < l.pathMTU {
+	// A side that knows nothing of the path believes the other.
+	if h.pathMTU >= MinPathMTU && (l.ownMTU == 0 || int(h.pathMTU) < l.pathMTU) {
 		l.setPathMTU(int(h.pathMTU))
 	}
 	b, err := n.bind(l, key)
