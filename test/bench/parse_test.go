@@ -94,7 +94,7 @@ func TestDTLSSuite(t *testing.T) {
 }
 
 func TestChosen(t *testing.T) {
-	all := contenders("")
+	all := contenders("/opt/nebula")
 	if got, err := chosen(all, ""); err != nil || len(got) != len(all) {
 		t.Error(got, err)
 	}

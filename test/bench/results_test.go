@@ -18,7 +18,7 @@ import (
 // contender is missing, one failed in one row, and the kernel's has no process.
 func sampleResults() *results {
 	r := &results{Rounds: 5, Machine: machine{CPU: `Test & "Sons" <CPU>`, Cores: 2}}
-	for _, c := range contenders("") {
+	for _, c := range contenders("/opt/nebula") {
 		r.Peers = append(r.Peers, &peer{Name: c.name, About: strings.Repeat("about ", 30), kernel: c.kernel})
 	}
 	r.peer("ocserv").Missing = "cannot be installed: " + strings.Repeat("no network ", 20)
@@ -83,7 +83,7 @@ func TestRowsFitTheTable(t *testing.T) {
 			}
 		}
 	}
-	all := contenders("")
+	all := contenders("/opt/nebula")
 	if all[len(all)-1].name != ours {
 		t.Error("ours is not the last")
 	}
