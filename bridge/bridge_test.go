@@ -516,6 +516,52 @@ func TestCloseDrains(t *testing.T) {
 	})
 }
 
+// Both ends have sent FIN, and one of them takes its time with the last bytes:
+// the flow counts as long as they are on their way, and draining waits for them.
+func TestFinishedFlowLastsUntilAllIsAcknowledged(t *testing.T) {
+	play(t, Config{IdleTimeout: time.Hour}, func(s *scene) {
+		s.a.acks(false)
+		s.a.sendsFIN()
+		s.o.says("answer")
+		s.o.sendsFIN()
+		closed := make(chan error)
+		go func() { closed <- s.b.Close(s.Context()) }()
+		for range len("answer") {
+			time.Sleep(40 * time.Minute)
+			s.a.ack(1)
+			s.wantOpen()
+		}
+		if st := s.b.Flows(0)[0].State; st != StateClosing {
+			s.Errorf("state %v", st)
+		}
+		s.a.ack(1) // FIN
+		if err := <-closed; err != nil {
+			s.Error(err)
+		}
+		s.wantEnd(Finished)
+		s.a.want("closed")
+		s.o.want("closed")
+	})
+}
+
+// What nobody acknowledges any more is not waited for.
+func TestFinishedFlowEndsWithItsEnds(t *testing.T) {
+	play(t, Config{}, func(s *scene) {
+		s.a.acks(false)
+		s.o.acks(false)
+		s.a.sendsFIN()
+		s.o.says("answer")
+		s.o.sendsFIN()
+		s.wantOpen()
+		s.a.fails(syscall.ETIMEDOUT)
+		s.wantOpen()
+		s.o.ack(1)
+		time.Sleep(time.Second)
+		s.wantEnd(Finished)
+		s.o.want("closed")
+	})
+}
+
 func TestCloseResetsWhatIsLeft(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := New(Config{})

@@ -8,13 +8,16 @@ import (
 	"time"
 )
 
-// Waiting for the acknowledgements of an end that is about to be reset has no
-// event to wait for, so it looks again after pauses from lingerFirst, doubled
-// up to lingerLast. Progress prolongs it up to lingerTimes the configured time.
+// Acknowledgements have no event to wait for, so a flow that waits for the last
+// ones looks again after pauses. Before a reset they go from lingerFirst, doubled
+// up to lingerLast, and progress prolongs the wait up to lingerTimes the
+// configured time. After both FINs they are a quarter of the time waited so far,
+// from lingerFirst to finishLast, and the wait has no bound of its own.
 const (
 	lingerFirst = time.Millisecond
 	lingerLast  = 50 * time.Millisecond
 	lingerTimes = 12
+	finishLast  = time.Second
 )
 
 // Meta describes a flow for status and logs. The bridge does not act on it.
@@ -50,7 +53,8 @@ type Flow struct {
 	mu       sync.Mutex
 	err      [2]error
 	cause    Cause
-	linger   *time.Timer // waits for acknowledgements; nil until an end fails
+	linger   *time.Timer // waits for acknowledgements; nil until an end fails or both have sent FIN
+	finished time.Time   // when both had sent FIN
 	pause    time.Duration
 	until    time.Time // when waiting without progress ends
 	limit    time.Time // when all waiting ends
@@ -157,7 +161,7 @@ func (f *Flow) settle() bool {
 	}
 	switch {
 	case finished:
-		f.finish(Finished)
+		f.settleFinished()
 	case f.err[0] != nil && f.err[1] != nil:
 		f.finish(BothFailed)
 	case f.err[0] != nil:
@@ -171,6 +175,31 @@ func (f *Flow) settle() bool {
 		f.kill()
 	}
 	return over
+}
+
+// settleFinished ends the flow after both directions have, as soon as both ends
+// have acknowledged everything. Until then it stays in the table: what its
+// streams hold is bounded with it, and draining waits for it. f.mu is held.
+func (f *Flow) settleFinished() {
+	out := uint64(f.end[0].Outstanding() + f.end[1].Outstanding())
+	if out == 0 {
+		f.finish(Finished)
+		return
+	}
+	now := time.Now()
+	if f.finished.IsZero() {
+		f.finished = now
+	}
+	if out != f.progress {
+		f.progress = out
+		f.touch(1)
+	}
+	pause := min(max(now.Sub(f.finished)/4, lingerFirst), finishLast)
+	if f.linger == nil {
+		f.linger = time.AfterFunc(pause, f.pump[0].wakeAny)
+		return
+	}
+	f.linger.Reset(pause)
 }
 
 // settleFailed ends the flow after end[x] alone has failed, as soon as what had

@@ -9,7 +9,7 @@ type Cause uint8
 const (
 	// Open: it has not ended.
 	Open Cause = iota
-	// Finished: both directions ended with FIN.
+	// Finished: both directions ended with FIN, and all was acknowledged.
 	Finished
 	// ResetByA: the end that opened the flow was reset by its program.
 	ResetByA
@@ -50,6 +50,8 @@ const (
 	StateHalfClosedA
 	// StateHalfClosedB: B has sent FIN and A may go on.
 	StateHalfClosedB
+	// StateClosing: both have sent FIN, and not all of it is acknowledged.
+	StateClosing
 	// StateResetting: an end has failed; what came from it before is on its way.
 	StateResetting
 	// StateEnded: both ends are released.
@@ -58,7 +60,7 @@ const (
 	numStates
 )
 
-var stateNames = [numStates]string{"open", "half-closed-a", "half-closed-b", "resetting", "ended"}
+var stateNames = [numStates]string{"open", "half-closed-a", "half-closed-b", "closing", "resetting", "ended"}
 
 // String returns the state as a word for people and programs.
 func (s State) String() string {
@@ -106,6 +108,8 @@ func (f *Flow) info(now int64) FlowInfo {
 		i.State = StateEnded
 	case i.ErrA != nil || i.ErrB != nil:
 		i.State = StateResetting
+	case up.done.Load() && down.done.Load():
+		i.State = StateClosing
 	case up.done.Load():
 		i.State = StateHalfClosedA
 	case down.done.Load():
