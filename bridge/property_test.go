@@ -264,5 +264,5 @@ func (w *wire) Close() error                           { return nil }
 func (w *wire) Err() error                             { return nil }
 func (w *wire) Outstanding() int                       { return 0 }
 func (w *wire) SetBuffers(int, int)                    {}
-func (w *wire) WriteSize() int { return 0 }
+func (w *wire) WriteSize() int                         { return 0 }
 func (w *wire) SetKeepalive(_, _ time.Duration, _ int) {}
