@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"go.uber.org/goleak"
+
+	"github.com/tougw/tougw/internal/packet"
 )
 
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
@@ -594,5 +596,24 @@ func TestNamesOfCausesAndStates(t *testing.T) {
 	}
 	if len(seen) != int(numCauses)+int(numStates) || numCauses.String() != "unknown" || numStates.String() != "unknown" {
 		t.Errorf("%v", seen)
+	}
+}
+
+// TestReadsWhatTheSinkWants: a sink that says how much it wants at once is not
+// given a full buffer and a rest.
+func TestReadsWhatTheSinkWants(t *testing.T) {
+	b := New(Config{BufferMax: 1 << 20, GrowAfter: 100})
+	a, o := &fake{}, &fake{writeSize: 1000}
+	f := newFlow(b, a, o, Meta{})
+	up, down := &f.pump[0], &f.pump[1]
+	if up.readMax != startRead {
+		t.Errorf("reads %d bytes before the buffers grow, want %d", up.readMax, startRead)
+	}
+	up.bytes.Store(200)
+	up.growBuffers(a, o)
+	down.bytes.Store(200)
+	down.growBuffers(o, a)
+	if up.readMax != 1000 || down.readMax != packet.Size {
+		t.Errorf("reads %d bytes up and %d down, want 1000 and %d", up.readMax, down.readMax, packet.Size)
 	}
 }

@@ -4,6 +4,7 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -117,27 +118,37 @@ func TestSegmentsAreCutToThePath(t *testing.T) {
 	}
 }
 
-func TestPeersPathMTUIsHonoured(t *testing.T) {
-	bubble(t, func(t *testing.T) {
-		a, b := newSide(t, "laptop-1", Config{PathMTU: 1300}), newSide(t, "edge", Config{PathMTU: 1500})
-		p := &pair{a: a, b: b}
-		p.peer = a.node.AddPeer(PeerConfig{Name: "edge", Endpoints: []string{"x"}, Dial: func(ctx context.Context, peer *Peer, _ string) (*Link, error) {
-			p.pa, p.pb = connect(a, b, peer)
-			return p.pa.link.Load(), nil
-		}})
-		a.run()
-		b.run()
-		ida, idb := p.open()
-		p.pb.sizes = nil
-		b.send(idb, tcpACK, strings.Repeat("x", 5000))
-		a.take()
-		for _, n := range p.pb.sizes {
-			if n > 1300-outerIPv4 {
-				t.Fatalf("record of %d bytes towards a path of 1300", n)
+func TestPathMTUOfBothSides(t *testing.T) {
+	for _, c := range []struct{ dialler, acceptor, want int }{
+		{1300, 1500, 1300},
+		{1500, 1300, 1300},
+		{9000, 0, 9000}, // who knows nothing believes the other
+		{1280, 0, 1280},
+		{0, 0, DefaultPathMTU},
+	} {
+		bubble(t, func(t *testing.T) {
+			a, b := newSide(t, "laptop-1", Config{}), newSide(t, "edge", Config{PathMTU: c.acceptor})
+			p := &pair{a: a, b: b}
+			p.peer = a.node.AddPeer(PeerConfig{Name: "edge", Endpoints: []string{"x"}, PathMTU: c.dialler,
+				Dial: func(ctx context.Context, peer *Peer, _ string) (*Link, error) {
+					p.pa, p.pb = connect(a, b, peer)
+					return p.pa.link.Load(), nil
+				}})
+			a.run()
+			b.run()
+			ida, idb := p.open()
+			p.pa.sizes, p.pb.sizes = nil, nil
+			a.send(ida, tcpACK, strings.Repeat("x", 30_000))
+			b.send(idb, tcpACK, strings.Repeat("x", 30_000))
+			a.take()
+			b.take()
+			for name, e := range map[string]*pipe{"dialler": p.pa, "acceptor": p.pb} {
+				if most := slices.Max(e.sizes); most != c.want-outerIPv4 {
+					t.Errorf("%+v: the %s sent records of up to %d bytes, want %d", c, name, most, c.want-outerIPv4)
+				}
 			}
-		}
-		_ = ida
-	})
+		})
+	}
 }
 
 func TestForeignSegmentsDoNotReachASession(t *testing.T) {
