@@ -322,6 +322,40 @@ func TestCloseDeliversWhatWasWritten(t *testing.T) {
 	}
 }
 
+// An application may connect again from the same port as soon as its own
+// connection is over, while our end is in TIME_WAIT.
+func TestEdgePortIsUsedAgainAtOnce(t *testing.T) {
+	r := newRig(t, EdgeConfig{}, tcptest.Config{}, nil)
+	for i, dst := range []string{dst4, dst6} {
+		dst := netip.MustParseAddrPort(dst)
+		c, s := r.connect(dst.String())
+		if err := s.CloseWrite(); err != nil { // we are the first, and so we wait
+			t.Fatal(err)
+		}
+		if _, err := c.Read(make([]byte, 1)); err != io.EOF {
+			t.Fatal(err)
+		}
+		src := netip.MustParseAddrPort(c.LocalAddr().String())
+		c.Close()
+		eventually(t, "TIME-WAIT", func() bool { return s.Info().State == "TIME-WAIT" })
+		s.Close()
+		syn := tcp4
+		if i == 1 {
+			syn = tcp6
+		}
+		r.host.Send(syn(src, dst, FlagSYN, 1, nil))
+		select {
+		case p := <-r.flows:
+			if p.Src() != src || p.Dst() != dst {
+				t.Errorf("flow from %v to %v", p.Src(), p.Dst())
+			}
+			p.Refuse(syscall.ETIMEDOUT)
+		case <-time.After(500 * time.Millisecond):
+			t.Error("no flow")
+		}
+	}
+}
+
 func TestSetNotifyReportsTheStateAndEnds(t *testing.T) {
 	r := newRig(t, EdgeConfig{}, tcptest.Config{}, nil)
 	c, s := r.connect(dst4)

@@ -44,15 +44,27 @@ func ip6(src, dst netip.Addr, proto byte, payload []byte) []byte {
 
 // tcp4 makes a TCP segment in an IPv4 packet.
 func tcp4(src, dst netip.AddrPort, flags uint8, seq uint32, payload []byte) []byte {
+	seg := tcpSegment(src, dst, flags, seq, payload)
+	return ip4(src.Addr(), dst.Addr(), packet.ProtoTCP, seg)
+}
+
+// tcp6 makes a TCP segment in an IPv6 packet.
+func tcp6(src, dst netip.AddrPort, flags uint8, seq uint32, payload []byte) []byte {
+	seg := tcpSegment(src, dst, flags, seq, payload)
+	return ip6(src.Addr(), dst.Addr(), packet.ProtoTCP, seg)
+}
+
+func tcpSegment(src, dst netip.AddrPort, flags uint8, seq uint32, payload []byte) []byte {
 	h := make([]byte, 20, 20+len(payload))
 	binary.BigEndian.PutUint16(h, src.Port())
 	binary.BigEndian.PutUint16(h[2:], dst.Port())
 	binary.BigEndian.PutUint32(h[4:], seq)
 	h[12], h[13] = 0x50, flags
 	binary.BigEndian.PutUint16(h[14:], 65535)
-	p := ip4(src.Addr(), dst.Addr(), packet.ProtoTCP, append(h, payload...))
-	sum := checksum.Checksum(p[12:20], uint16(packet.ProtoTCP))
-	sum = checksum.Combine(sum, uint16(len(p)-20))
-	binary.BigEndian.PutUint16(p[36:], ^checksum.Checksum(p[20:], sum))
-	return p
+	h = append(h, payload...)
+	sum := checksum.Checksum(src.Addr().AsSlice(), uint16(packet.ProtoTCP))
+	sum = checksum.Checksum(dst.Addr().AsSlice(), sum)
+	sum = checksum.Combine(sum, uint16(len(h)))
+	binary.BigEndian.PutUint16(h[16:], ^checksum.Checksum(h, sum))
+	return h
 }

@@ -8,6 +8,7 @@ import (
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
+	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 
 	"github.com/tougw/tougw/internal/packet"
 )
@@ -126,6 +127,9 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 		e.stats.dropChecksum.Add(1)
 		return false
 	}
+	if p[l4+tcpFlagsOffset]&(FlagSYN|FlagACK|FlagRST|FlagFIN) == FlagSYN {
+		e.endTimeWait(proto, &t)
+	}
 	h := buffer.NewViewWithData(p[:hdrs])
 	payload, taken := p[hdrs:], false
 	buf := buffer.MakeWithView(h)
@@ -142,6 +146,20 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 	_ = buf.Append(body)
 	e.link.deliver(proto, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}))
 	return taken
+}
+
+// endTimeWait makes room for a SYN whose connection is in TIME-WAIT at our end. The
+// application knows that its own end is over; gVisor would want a listener to
+// hand the SYN to, and drop it (RFC 9293 section 3.6.1).
+func (e *Edge) endTimeWait(proto gtcpip.NetworkProtocolNumber, t *packet.Tuple) {
+	key := stack.TransportEndpointID{
+		LocalPort: t.Dst.Port(), LocalAddress: toStack(t.Dst.Addr()),
+		RemotePort: t.Src.Port(), RemoteAddress: toStack(t.Src.Addr()),
+	}
+	ep, ok := e.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, key, nicID).(*tcp.Endpoint)
+	if ok && tcp.EndpointState(ep.State()) == tcp.StateTimeWait {
+		ep.Abort() // the RST acknowledges nothing that the SYN has sent, and is ignored
+	}
 }
 
 // fragmented reports whether p is a fragment.

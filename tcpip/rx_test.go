@@ -5,6 +5,7 @@ import (
 	"testing"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tougw/tougw/internal/packet"
 )
@@ -24,6 +25,9 @@ func (nowhere) Read(int, []packet.In) (int, error) { select {} }
 // Write implements Device.
 func (nowhere) Write(_ int, ps []packet.Out) (int, error) { return len(ps), nil }
 
+// empty is a stack without connections and without goroutines.
+var empty = stack.New(stack.Options{})
+
 // input has a fresh edge handle one captured packet.
 func input(t testing.TB, b []byte, o packet.Offload) *Edge {
 	e, err := NewEdge(EdgeConfig{OnFlow: func(*Pending) {}}, nowhere{})
@@ -31,6 +35,7 @@ func input(t testing.TB, b []byte, o packet.Offload) *Edge {
 		t.Fatal(err)
 	}
 	e.link.Attach(drop{})
+	e.stack = empty
 	v := buffer.NewViewSize(packet.Size)
 	in := packet.In{Offload: o, Buf: v.AsSlice(), N: copy(v.AsSlice(), b)}
 	if !e.input(0, &in, v) {
