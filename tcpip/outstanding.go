@@ -24,12 +24,20 @@ var sndBufUsed = func() []int {
 }()
 
 // Outstanding gives the number of bytes that Write took and the peer has not
-// yet acknowledged; zero after the end of the connection, when nothing can be
-// delivered any more. A peer that acknowledged all may still not have read it.
-// There is no event for it: poll it, with a bound, where it matters.
+// yet acknowledged, where a FIN that was sent counts as one when nothing else
+// is left; zero after the end of the connection, when nothing can be delivered
+// any more. A peer that acknowledged all may still not have read it. There is no
+// event for it: poll it, with a bound, where it matters.
 func (s *Stream) Outstanding() int {
 	// The endpoint's lock suffices: whoever changes the count holds it too.
 	s.ep.LockUser()
 	defer s.ep.UnlockUser()
-	return int(reflect.ValueOf(s.ep).Elem().FieldByIndex(sndBufUsed).Int())
+	if n := int(reflect.ValueOf(s.ep).Elem().FieldByIndex(sndBufUsed).Int()); n > 0 {
+		return n
+	}
+	switch s.state() {
+	case tcp.StateFinWait1, tcp.StateClosing, tcp.StateLastAck:
+		return 1
+	}
+	return 0
 }

@@ -125,9 +125,8 @@ func (p *Pending) end(reason error) {
 		p.mu.Unlock()
 		return
 	case pendingAccepting:
-		cancel := p.cancel
+		p.cancel(reason) // Accept settles it
 		p.mu.Unlock()
-		cancel(reason) // Accept settles it
 		return
 	}
 	p.state, p.cause = pendingSettled, reason
@@ -203,21 +202,21 @@ func (p *Pending) Accept(ctx context.Context) (*Stream, error) {
 	}
 	req.Complete(false)
 
-	err := context.Cause(ctx)
+	var failed error
 	if terr != nil {
-		if err == nil {
-			err = errno(terr)
-			if err == syscall.ECONNREFUSED { // what gVisor calls an RST now
-				err = syscall.ECONNRESET
-			}
+		failed = errno(terr)
+		if failed == syscall.ECONNREFUSED { // what gVisor calls an RST now
+			failed = syscall.ECONNRESET
 		}
-		p.settled(err)
-		p.host.settle(p, nil)
+		s = nil
+	} else {
+		s.bind(ep)
+	}
+	p.host.settle(p, s)
+	err := p.settled(ctx, failed)
+	if s == nil {
 		return nil, err
 	}
-	p.settled(err)
-	s.bind(ep)
-	p.host.settle(p, s)
 	s.watch()
 	if err != nil {
 		s.Reset()
@@ -226,14 +225,21 @@ func (p *Pending) Accept(ctx context.Context) (*Stream, error) {
 	return s, nil
 }
 
-// settled marks the end of Accept. Whoever watches Done learns of a failure.
-func (p *Pending) settled(err error) {
+// settled marks the end of Accept, whose handshake failed with failed, and gives
+// the error of it all; that of ctx goes before. It comes after the stream is in
+// the tables, so that whoever means p or the stream finds one of them. Whoever
+// watches Done learns of a failure.
+func (p *Pending) settled(ctx context.Context, failed error) error {
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	p.state, p.cause = pendingSettled, err
-	if err != nil {
+	if err := context.Cause(ctx); err != nil {
+		failed = err
+	}
+	p.state, p.cause = pendingSettled, failed
+	if failed != nil {
 		close(p.done)
 	}
+	return failed
 }
 
 // abortHandshake ends the endpoint that waits for the last ACK of the

@@ -139,6 +139,57 @@ func TestTunnelRefused(t *testing.T) {
 	})
 }
 
+func TestOutstandingCountsTheFIN(t *testing.T) {
+	accepted := make(chan *Stream, 1)
+	w := newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: acceptTo(t, accepted)}, &wire{delay: 20 * time.Millisecond})
+	a, b := w.connect(t, 1, accepted)
+	for _, s := range []*blocking{a, b} { // by FIN-WAIT-1 and by LAST-ACK
+		if err := s.CloseWrite(); err != nil {
+			t.Fatal(err)
+		}
+		if n := s.Outstanding(); n != 1 {
+			t.Errorf("%d bytes outstanding while the FIN is on its way", n)
+		}
+		eventually(t, "acknowledgement of the FIN", func() bool { return s.Outstanding() == 0 })
+	}
+	a.Close()
+	b.Close()
+}
+
+// handover is a pendingHost in which something happens just before a stream
+// takes the place of its Pending.
+type handover struct {
+	pendingHost
+	before func()
+}
+
+func (h handover) settle(p *Pending, s *Stream) {
+	h.before()
+	h.pendingHost.settle(p, s)
+}
+
+func TestAbortReachesWhatIsBeingAccepted(t *testing.T) {
+	errs := make(chan error, 1)
+	var w *wire
+	w = newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: func(p *Pending) {
+		p.host = handover{p.host, func() { w.b.Abort(p.Session(), syscall.EHOSTUNREACH) }}
+		s, err := p.Accept(testContext(t))
+		if s != nil {
+			s.Reset()
+		}
+		errs <- err
+	}}, &wire{})
+	s, err := w.a.Dial(testContext(t), 1, 40000, 443)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer s.Reset()
+	if err := <-errs; err != syscall.EHOSTUNREACH {
+		t.Errorf("Accept gave %v", err)
+	}
+	eventually(t, "the other end's reset", func() bool { return s.Err() == syscall.ECONNRESET })
+}
+
 func TestTunnelIdsAreUsedOnce(t *testing.T) {
 	accepted := make(chan *Stream, 1)
 	w := newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: acceptTo(t, accepted)}, &wire{})
