@@ -3,6 +3,7 @@ package tcpip
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -206,15 +207,6 @@ func TestEdgePendingEnds(t *testing.T) {
 			t.Errorf("Accept gave %v", err)
 		}
 	})
-}
-
-func TestPatience(t *testing.T) {
-	// Linux: SYNs at 0, 1, 3, 7, 15, 31 and 63 s, the end at 127 s.
-	for gap := time.Second; gap <= 32*time.Second; gap *= 2 {
-		if p := patience(gap, minPatience); p < 2*gap+time.Second/2 || p > maxPatience {
-			t.Errorf("after a gap of %v patience is %v", gap, p)
-		}
-	}
 }
 
 func TestEdgeHalfClose(t *testing.T) {
@@ -432,6 +424,15 @@ func TestEdgeAnswersOtherProtocols(t *testing.T) {
 	eventually(t, "rate limit", func() bool { return r.edge.Stats().ICMPLimited > 0 })
 }
 
+// fragment6 makes an IPv6 packet whose fragment header says that more follow at
+// offset 0, before a SYN that is in order.
+func fragment6(id uint32, more uint8) []byte {
+	src, dst := netip.MustParseAddrPort("[fd00:77::7]:1000"), netip.MustParseAddrPort(dst6)
+	h := []byte{packet.ProtoTCP, 0, 0, more}
+	h = binary.BigEndian.AppendUint32(h, id)
+	return ip6(src.Addr(), dst.Addr(), 44, append(h, tcpSegment(src, dst, FlagSYN, 1, nil)...))
+}
+
 func TestEdgeDropsWhatIsMalformed(t *testing.T) {
 	src, dst := netip.MustParseAddrPort("10.77.0.7:1000"), netip.MustParseAddrPort(dst4)
 	syn := func() []byte { return tcp4(src, dst, FlagSYN, 1, nil) }
@@ -452,6 +453,7 @@ func TestEdgeDropsWhatIsMalformed(t *testing.T) {
 		{"TCP header beyond the end", mutate(func(p []byte) { p[32] = 0xf0 }), func(s EdgeStats) uint64 { return s.DropMalformed }},
 		{"TCP header too short", mutate(func(p []byte) { p[32] = 0x40 }), func(s EdgeStats) uint64 { return s.DropMalformed }},
 		{"fragment", mutate(func(p []byte) { p[6] = 0x20; fixIP4(p) }), func(s EdgeStats) uint64 { return s.DropFragment }},
+		{"first fragment of IPv6", fragment6(8, 1), func(s EdgeStats) uint64 { return s.DropFragment }},
 		{"IPv6 cut", ip6(netip.MustParseAddr("fd00:77::7"), netip.MustParseAddr("2001:db8::9"), packet.ProtoTCP, make([]byte, 20))[:50], func(s EdgeStats) uint64 { return s.DropMalformed }},
 		{"IPv6 TCP checksum", ip6(netip.MustParseAddr("fd00:77::7"), netip.MustParseAddr("2001:db8::9"), packet.ProtoTCP, []byte{12: 0x50, 19: 0}), func(s EdgeStats) uint64 { return s.DropChecksum }},
 	} {

@@ -213,6 +213,9 @@ func TestInjectorKeepsEachStream(t *testing.T) {
 func TestInjectorCoalesces(t *testing.T) {
 	payload := make([]byte, 1000)
 	data := func(seq uint32) []byte { return segment(FlagACK, seq, 1, nil, payload) }
+	narrow := data(1000)
+	narrow[15] = 0 // low half of the window
+	sum(narrow)
 	for _, c := range []struct {
 		name string
 		segs [][]byte
@@ -225,6 +228,7 @@ func TestInjectorCoalesces(t *testing.T) {
 		{"overtaken", [][]byte{data(1000), data(0)}, []int{1000, 1000}},
 		{"push in between", [][]byte{segment(FlagACK|FlagPSH, 0, 1, nil, payload), data(1000)}, []int{2000}},
 		{"other acknowledgement", [][]byte{data(0), segment(FlagACK, 1000, 2, nil, payload)}, []int{1000, 1000}},
+		{"other window", [][]byte{data(0), narrow}, []int{1000, 1000}},
 		{"other options", [][]byte{segment(FlagACK, 0, 1, []byte{1, 1, 1, 1}, payload), segment(FlagACK, 1000, 1, []byte{1, 1, 1, 0}, payload)}, []int{1000, 1000}},
 		{"options of other length", [][]byte{data(0), segment(FlagACK, 1000, 1, []byte{1, 1, 1, 0}, payload)}, []int{1000, 1000}},
 		{"bare acknowledgement in between", [][]byte{data(0), segment(FlagACK, 1000, 1, nil, nil), data(1000)}, []int{1000, 0, 1000}},

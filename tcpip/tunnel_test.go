@@ -156,40 +156,6 @@ func TestOutstandingCountsTheFIN(t *testing.T) {
 	b.Close()
 }
 
-// handover is a pendingHost in which something happens just before a stream
-// takes the place of its Pending.
-type handover struct {
-	pendingHost
-	before func()
-}
-
-func (h handover) settle(p *Pending, s *Stream) {
-	h.before()
-	h.pendingHost.settle(p, s)
-}
-
-func TestAbortReachesWhatIsBeingAccepted(t *testing.T) {
-	errs := make(chan error, 1)
-	var w *wire
-	w = newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: func(p *Pending) {
-		p.host = handover{p.host, func() { w.b.Abort(p.Session(), syscall.EHOSTUNREACH) }}
-		s, err := p.Accept(testContext(t))
-		if s != nil {
-			s.Reset()
-		}
-		errs <- err
-	}}, &wire{})
-	s, err := w.a.Dial(testContext(t), 1, 40000, 443)
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer s.Reset()
-	if err := <-errs; err != syscall.EHOSTUNREACH {
-		t.Errorf("Accept gave %v", err)
-	}
-	eventually(t, "the other end's reset", func() bool { return s.Err() == syscall.ECONNRESET })
-}
-
 func TestTunnelIdsAreUsedOnce(t *testing.T) {
 	accepted := make(chan *Stream, 1)
 	w := newWire(t, TunnelConfig{}, TunnelConfig{OnFlow: acceptTo(t, accepted)}, &wire{})

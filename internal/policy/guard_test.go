@@ -33,6 +33,7 @@ func TestGuardSeesNewAddresses(t *testing.T) {
 		list, fail = nil, errors.New("no list")
 		time.Sleep(ownFor)
 		want(second, Own) // the last answer holds
+		want(netip.MustParseAddr("10.0.0.3"), Open)
 		fail = nil
 		time.Sleep(ownFor)
 		want(second, Open)
