@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/netip"
 	"os"
 	"strings"
@@ -13,8 +14,10 @@ import (
 	"testing"
 	"time"
 
+	"github.com/tougw/tougw/bridge"
 	"github.com/tougw/tougw/dtls"
 	"github.com/tougw/tougw/internal/admin"
+	"github.com/tougw/tougw/internal/simnet"
 	"github.com/tougw/tougw/tun"
 	"github.com/tougw/tougw/tunnel"
 )
@@ -207,5 +210,40 @@ func TestFailuresAreTold(t *testing.T) {
 		if before != 0 {
 			t.Errorf("%d left", before)
 		}
+	}
+}
+
+// The server is done and the edge has all of its answer when the path fails and
+// the edge is asked to stop: it waits until the answer is there.
+func TestStopDeliversWhatIsUnderWay(t *testing.T) {
+	w := newWorld(t)
+	client, edge := w.pair()
+	edge.opt.DrainTimeout = 20 * time.Second
+	const size = 10_000
+	asked, answer := make(chan struct{}), make(chan struct{})
+	c := client.dial(destAddr, serve(t, func(c *net.TCPConn) {
+		defer c.Close()
+		io.Copy(io.Discard, c)
+		close(asked)
+		<-answer
+		io.Copy(c, noise(5, size))
+	}))
+	if err := c.CloseWrite(); err != nil {
+		t.Fatal(err)
+	}
+	<-asked
+	w.net.SetLink(edgeAddr, clientAddr, simnet.Link{Blackhole: true})
+	close(answer)
+	eventually(t, "both directions ended", func() bool {
+		f := edge.bridge.Flows(0)
+		return len(f) == 0 || f[0].State == bridge.StateClosing
+	})
+	edge.stop()
+	eventually(t, "draining", edge.draining.Load)
+	time.Sleep(50 * time.Millisecond) // nothing holds the edge up but this flow
+	w.net.SetLink(edgeAddr, clientAddr, simnet.Link{})
+	c.SetReadDeadline(time.Now().Add(10 * time.Second))
+	if err := download(c, 5, size); err != nil {
+		t.Error(err)
 	}
 }
