@@ -247,3 +247,44 @@ func TestStopDeliversWhatIsUnderWay(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// The application has gone away before the far side was connected: the server
+// that then is connected in vain learns of it, and nothing is left.
+func TestApplicationThatGivesUpLeavesNothing(t *testing.T) {
+	w := newWorld(t)
+	release := make(chan struct{})
+	edge := w.prepare(edgeAddr, edgeYAML, func(o *Options) {
+		dial := o.DialTCP
+		o.DialTCP = func(ctx context.Context, dst netip.AddrPort) (bridge.Stream, error) {
+			<-release
+			return dial(ctx, dst)
+		}
+	})
+	edge.run()
+	<-edge.ready
+	client := w.start(clientAddr, clientYAML("laptop-1"))
+	w.waitUp(client)
+	ended := make(chan error, 1)
+	port := serve(t, func(c *net.TCPConn) {
+		defer c.Close()
+		c.SetReadDeadline(time.Now().Add(10 * time.Second))
+		_, err := c.Read(make([]byte, 1))
+		ended <- err
+	})
+	done := make(chan error, 1)
+	go func() {
+		_, err := client.tryDial(destAddr, port, 500*time.Millisecond)
+		done <- err
+	}()
+	eventually(t, "opening", func() bool { return edge.opening.Load() == 1 })
+	if err := <-done; err == nil {
+		t.Fatal("connected before the far side")
+	}
+	close(release)
+	if err := <-ended; !errors.Is(err, syscall.ECONNRESET) {
+		t.Errorf("the server got %v", err)
+	}
+	for _, r := range []*running{client, edge} {
+		eventually(t, "nothing left", func() bool { return r.opening.Load() == 0 && r.bridge.Len() == 0 })
+	}
+}
