@@ -266,8 +266,13 @@ func (n *Node) wasRefused(inst *instance, id uint64, why refusal) {
 		n.counters.drops.count(DropUnknownSession)
 	case s.inst != inst:
 		n.counters.drops.count(DropForeignSession)
-	case !s.initiator || s.getState() == open:
+	case !s.initiator:
 		n.counters.drops.count(DropBadIDs)
+	case s.getState() == open:
+		// Our stack had the SYN-ACK, and the peer gave up before it had our
+		// acknowledgement: nobody is there, and without a word of ours nobody
+		// would ever tell.
+		n.cfg.Stack.Abort(id, syscall.ECONNRESET)
 	case !s.alive():
 		n.counters.drops.count(DropClosedSession) // told again, or given up here meanwhile
 	default:

@@ -453,6 +453,26 @@ func TestRefusalOfAnotherPeerIsIgnored(t *testing.T) {
 	})
 }
 
+// The peer may give up a session between its SYN-ACK and our acknowledgement.
+func TestRefusalOfAnOpenSessionResetsIt(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, Config{})
+		id, err := p.a.node.Open(t.Context(), "edge", flowSrc, flowDst)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p.a.send(id, tcpSYN, "")
+		idb := p.b.take()[0].id
+		p.b.send(idb, tcpSYN|tcpACK, "")
+		p.a.wantInjected(id)
+		p.a.node.Established(id)
+		p.b.node.Refuse(idb, syscall.ETIMEDOUT)
+		if err := p.a.abortedWith(id); err != syscall.ECONNRESET {
+			t.Fatalf("told %v", err)
+		}
+	})
+}
+
 func TestClosedIDsAreTombstones(t *testing.T) {
 	bubble(t, func(t *testing.T) {
 		p := newPair(t, Config{})
