@@ -98,6 +98,7 @@ func (c TunnelConfig) withDefaults() (TunnelConfig, error) {
 type Tunnel struct {
 	cfg   TunnelConfig
 	out   func([]*Segment)
+	acks  *ackHold
 	link  *link
 	stack *stack.Stack
 	fwd   *tcp.Forwarder
@@ -129,7 +130,7 @@ func NewTunnel(cfg TunnelConfig, out func(segs []*Segment)) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session), patience: minPatience}
+	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session), patience: minPatience, acks: newAckHold(out)}
 	t.link = &link{
 		mtu: uint32(cfg.MTU),
 		// The pseudo-headers of the two ends differ: checksums are made and
@@ -166,6 +167,7 @@ func (t *Tunnel) Close() error {
 		e.abort(syscall.ECONNABORTED)
 	}
 	t.handlers.Wait()
+	t.acks.close()
 	t.stack.Destroy()
 	return nil
 }
@@ -403,11 +405,12 @@ func (t *Tunnel) write(pkts stack.PacketBufferList) int {
 		t.stats.bytesOut.Add(uint64(seg.Len()))
 		segs = append(segs, seg)
 	}
-	if len(segs) > 0 {
+	full := segs
+	if segs = t.acks.pass(segs); len(segs) > 0 {
 		t.out(segs)
 	}
-	clear(segs)
-	*list = segs
+	clear(full)
+	*list = full
 	outPool.Put(list)
 	return pkts.Len()
 }
