@@ -139,13 +139,14 @@ func (g *Gateway) openListeners() ([]dtls.Socket, error) {
 		n := runtime.GOMAXPROCS(0)
 		if g.opt.Listen != nil {
 			n = 1
+		} else if err := free(bind); err != nil {
+			closeAllSockets(socks)
+			return nil, fmt.Errorf("listen: %w", err)
 		}
 		for range n {
 			s, err := g.listenUDP(bind, n > 1)
 			if err != nil {
-				for _, s := range socks {
-					s.Close()
-				}
+				closeAllSockets(socks)
 				return nil, fmt.Errorf("listen: %w", err)
 			}
 			g.noteSocket("listen", s)
@@ -153,6 +154,23 @@ func (g *Gateway) openListeners() ([]dtls.Socket, error) {
 		}
 	}
 	return socks, nil
+}
+
+// free reports whether nobody listens at an address. Sockets that share it by
+// SO_REUSEPORT would not notice another daemon, which would take some of the
+// peers.
+func free(bind netip.AddrPort) error {
+	s, err := udp.Listen(udp.Config{Bind: bind})
+	if err != nil {
+		return err
+	}
+	return s.Close()
+}
+
+func closeAllSockets(socks []dtls.Socket) {
+	for _, s := range socks {
+		_ = s.Close() // nothing was sent yet
+	}
 }
 
 type socketEntry struct {

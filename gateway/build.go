@@ -2,6 +2,7 @@ package gateway
 
 import (
 	"fmt"
+	"net/netip"
 
 	"github.com/tougw/tougw/bridge"
 	"github.com/tougw/tougw/config"
@@ -132,7 +133,11 @@ func (g *Gateway) dtlsConfig() dtls.Config {
 
 func (g *Gateway) newAssociation(cfg dtls.Config, p *config.Peer) (*association, error) {
 	a := &association{gw: g, links: map[*dtls.Association]*tunnel.Link{}}
-	if p != nil {
+	if p == nil {
+		cfg.OnFailure = func(remote netip.AddrPort, why dtls.Failure, err error) {
+			g.refused.warn("peer refused", "remote", remote, "reason", why, "err", err)
+		}
+	} else {
 		cfg.LookupPSK = nil
 		a.params = dtls.DialParams{ServerName: p.ServerName}
 		if g.cred.psk != nil {

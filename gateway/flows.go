@@ -168,7 +168,7 @@ func (g *Gateway) target(ctx context.Context, info tunnel.SessionInfo) (netip.Ad
 func (g *Gateway) allows(info tunnel.SessionInfo, dst netip.AddrPort) bool {
 	v := g.accept.Decide(info.Peer.Names, dst)
 	if v.Action != policy.TCP {
-		g.log.Debug("flow of peer denied", "peer", info.Peer.Name(), "dst", dst, "verdict", v)
+		g.refused.warn("flow of peer denied", "peer", info.Peer.Name(), "dst", dst, "verdict", v)
 	}
 	return v.Action == policy.TCP
 }

@@ -68,11 +68,13 @@ type Options struct {
 
 // Gateway is one configured gateway. Run runs it, once.
 type Gateway struct {
-	cfg  *config.Config
-	opt  Options
-	log  *slog.Logger
-	cred credentials
-	reg  *metrics.Registry
+	cfg *config.Config
+	opt Options
+	log *slog.Logger
+	// refused warns of peers and flows that were turned away.
+	refused *limitedLog
+	cred    credentials
+	reg     *metrics.Registry
 
 	rules  *policy.Table
 	accept *policy.Table
@@ -110,6 +112,7 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger.With("subsystem", "gateway")}
+	g.refused = newLimitedLog(g.log)
 	var err error
 	if g.cred, err = loadCredentials(&cfg.Identity); err != nil {
 		return nil, err
@@ -205,7 +208,7 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 		})
 	}
 	g.ready.Store(true)
-	g.log.Info("running", "name", g.cfg.Name, "version", g.opt.Version)
+	g.log.Info("running", "name", g.cfg.Name, "version", g.opt.Version, "listen", g.cfg.Listen, "admin", g.cfg.Admin.Socket)
 	if g.opt.Ready != nil {
 		g.opt.Ready()
 	}
