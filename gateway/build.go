@@ -166,6 +166,9 @@ func (g *Gateway) openDevice() error {
 	if t == nil {
 		return nil
 	}
+	if t.DefaultRoute() {
+		g.log.Warn("everything is captured: UDP, and DNS with it, gets an ICMP error in this version, and connections from beyond the LAN to this host do not work")
+	}
 	tc := tun.Config{
 		Name: t.Name, Backend: tun.Backend(t.Backend), MTU: t.MTU, Queues: t.Queues, Addresses: t.Addresses,
 		Routes: t.Routes, Mark: t.Mark, Logger: g.logger("tun"),

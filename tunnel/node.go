@@ -41,6 +41,9 @@ const (
 	openingIdle = 3 * time.Minute
 	// openingCheck is how often such sessions are looked for.
 	openingCheck = 10 * time.Second
+	// minTombstones is how many ended sessions are kept mapped however few may be
+	// open: about a minute of 60 short flows a second.
+	minTombstones = 4096
 	// replaceGrace is how long a replaced association is kept for records that
 	// are still on their way.
 	replaceGrace = 2 * time.Second
@@ -110,7 +113,7 @@ type Config struct {
 	// association are kept; by default 5 minutes.
 	SessionGrace time.Duration
 	// MaxSessions bounds the sessions that have not ended; by default 65536. As
-	// many ended ones are kept mapped for late segments, the newest. An identity
+	// many ended ones, and 4096 at least, are kept mapped for late segments, the newest. An identity
 	// may open sessions here until it holds eight times what is left free, which
 	// alone is eight ninths of all: nobody takes the last place from the others.
 	MaxSessions int

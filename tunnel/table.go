@@ -198,7 +198,7 @@ func (n *Node) close(id uint64, to sessionState, r refusal) *session {
 	s.state.Store(uint32(to)) // after the reason: whoever sees refused reads it
 	s.closedAt = n.now()
 	n.tombs.push(s)
-	if n.tombs.len() > n.cfg.MaxSessions {
+	if n.tombs.len() > max(n.cfg.MaxSessions, minTombstones) {
 		n.forget(n.tombs.pop())
 	}
 	return s
