@@ -40,6 +40,11 @@ type Secure interface {
 	Validate(p Path) bool
 }
 
+// maxPlaintext is the most a record may protect, in bytes, however much the path
+// carries: 2^14 (RFC 6347 section 4.1) less the content type that a record with a
+// Connection ID has inside (RFC 9146 section 4).
+const maxPlaintext = 1<<14 - 1
+
 // Outer headers that a datagram adds to its payload, in bytes.
 const (
 	outerIPv4 = 20 + 8
@@ -171,7 +176,7 @@ func (l *Link) fitPath() {
 	if a := l.secure.Remote().Addr(); a.Is6() && !a.Is4In6() {
 		over = outerIPv6
 	}
-	l.maxPlain.Store(int64(l.pathMTU - over - l.head - l.tail))
+	l.maxPlain.Store(int64(min(l.pathMTU-over-l.head-l.tail, maxPlaintext)))
 }
 
 // Ready is closed when the link can carry sessions.

@@ -1,8 +1,10 @@
 package tunnel
 
 // Output takes a segment of the local stack and queues it for the peer of its
-// session. It never blocks; what finds no place is dropped and counted, and
-// left to the transport to repeat.
+// session, or sends it at once if it is small and nothing else is under way. It
+// waits for nobody, but for room in a full socket, as long as the association's
+// Send does. What finds no place is dropped and counted, and left to the
+// transport to repeat.
 func (n *Node) Output(seg Segment) {
 	c := &n.counters
 	s := n.session(seg.Session())
