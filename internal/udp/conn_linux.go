@@ -12,6 +12,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tougw/tougw/internal/mmsg"
 )
 
 // Conn is an unconnected UDP socket. ReadBatch is for one goroutine at a time;
@@ -23,11 +25,11 @@ type Conn struct {
 	addr netip.AddrPort
 	wait time.Duration
 
-	zones zoneTable
+	zones mmsg.Zones
 	r     reader
 	w     writerPool
-	// sendSys is sendmmsg; tests put a kernel that refuses here.
-	sendSys func(fd uintptr, hs []mmsghdr) (int, unix.Errno)
+	// sendSys is mmsg.Send; tests put a kernel that refuses here.
+	sendSys func(fd uintptr, hs []mmsg.Header) (int, unix.Errno)
 	// roomMu is held by the one writer that waits for room in the send buffer
 	// and owns the write deadline meanwhile.
 	roomMu sync.Mutex
@@ -48,7 +50,7 @@ type Conn struct {
 // Listen opens the socket that cfg describes. The error wraps the errno of the
 // call that failed; a mark without CAP_NET_ADMIN gives EPERM.
 func Listen(cfg Config) (*Conn, error) {
-	c := &Conn{wait: cfg.WriteWait, sendSys: sendmmsg}
+	c := &Conn{wait: cfg.WriteWait, sendSys: mmsg.Send}
 	if c.wait <= 0 {
 		c.wait = DefaultWriteWait
 	}
@@ -124,7 +126,7 @@ type dropCounter struct {
 func (d *dropCounter) update(fd uintptr) {
 	d.mu.Lock()
 	defer d.mu.Unlock()
-	if n, ok := socketDrops(fd); ok {
+	if n, ok := mmsg.Drops(fd); ok {
 		d.total.Add(uint64(n - d.last))
 		d.last = n
 	}
@@ -173,41 +175,12 @@ func (c *Conn) setup(fd int, cfg Config) error {
 			return err
 		}
 	}
-	if err := c.setBuffers(fd, cfg); err != nil {
+	have, err := mmsg.SetBuffers(fd, mmsg.Buffers{Recv: cfg.RecvBuffer, Send: cfg.SendBuffer})
+	if err != nil {
 		return err
 	}
+	c.caps.RecvBuffer, c.caps.SendBuffer, c.caps.BufferReason = have.Recv, have.Send, have.Reason
 	c.probe(fd, cfg)
-	return nil
-}
-
-func (c *Conn) setBuffers(fd int, cfg Config) error {
-	for _, b := range []struct {
-		name, limit string
-		force, opt  int
-		want        int
-		have        *int
-	}{
-		{"receive", "net.core.rmem_max", unix.SO_RCVBUFFORCE, unix.SO_RCVBUF, cfg.RecvBuffer, &c.caps.RecvBuffer},
-		{"send", "net.core.wmem_max", unix.SO_SNDBUFFORCE, unix.SO_SNDBUF, cfg.SendBuffer, &c.caps.SendBuffer},
-	} {
-		if b.want > 0 && unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.force, b.want) != nil {
-			if err := unix.SetsockoptInt(fd, unix.SOL_SOCKET, b.opt, b.want); err != nil {
-				return fmt.Errorf("%s buffer of %d bytes: %w", b.name, b.want, err)
-			}
-		}
-		v, err := unix.GetsockoptInt(fd, unix.SOL_SOCKET, b.opt)
-		if err != nil {
-			return fmt.Errorf("size of %s buffer: %w", b.name, err)
-		}
-		*b.have = v / 2
-		if *b.have < b.want {
-			if c.caps.BufferReason != "" {
-				c.caps.BufferReason += "; "
-			}
-			c.caps.BufferReason += fmt.Sprintf("%s buffer is %d of %d bytes: grant CAP_NET_ADMIN or raise %s",
-				b.name, *b.have, b.want, b.limit)
-		}
-	}
 	return nil
 }
 

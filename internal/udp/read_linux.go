@@ -7,16 +7,18 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tougw/tougw/internal/mmsg"
 )
 
 // reader is the state of ReadBatch, laid out once so that a call allocates
 // nothing.
 type reader struct {
 	c     *Conn
-	hdrs  [maxBatch]mmsghdr
-	iovs  [maxBatch]unix.Iovec
-	names [maxBatch][nameLen6]byte
-	ctl   [maxBatch]recvControl
+	hdrs  [mmsg.MaxBatch]mmsg.Header
+	iovs  [mmsg.MaxBatch]unix.Iovec
+	names [mmsg.MaxBatch][mmsg.NameLen6]byte
+	ctl   [mmsg.MaxBatch]recvControl
 
 	// recv is bound once: a method value made at each call would be allocated.
 	recv  func(fd uintptr) bool
@@ -29,7 +31,7 @@ func (r *reader) init(c *Conn) {
 	r.c = c
 	r.recv = r.tryRecv
 	for i := range r.hdrs {
-		h := &r.hdrs[i].hdr
+		h := &r.hdrs[i].Hdr
 		h.Iov = &r.iovs[i]
 		h.SetIovlen(1)
 		h.Name = &r.names[i][0]
@@ -46,7 +48,7 @@ func (r *reader) init(c *Conn) {
 // An error ends the Conn; after Close it is net.ErrClosed.
 func (c *Conn) ReadBatch(ms []Message) (int, error) {
 	r := &c.r
-	r.want = min(len(ms), maxBatch)
+	r.want = min(len(ms), mmsg.MaxBatch)
 	if r.want == 0 {
 		return 0, nil
 	}
@@ -54,8 +56,8 @@ func (c *Conn) ReadBatch(ms []Message) (int, error) {
 		b := ms[i].Buf
 		r.iovs[i].Base = unsafe.SliceData(b)
 		r.iovs[i].SetLen(len(b))
-		h := &r.hdrs[i].hdr
-		h.Namelen = nameLen6
+		h := &r.hdrs[i].Hdr
+		h.Namelen = mmsg.NameLen6
 		h.SetControllen(recvControlSize)
 	}
 	err := c.rc.Read(r.recv)
@@ -78,7 +80,7 @@ func (c *Conn) ReadBatch(ms []Message) (int, error) {
 // tryRecv is called by the poller; false makes it wait for the socket.
 func (r *reader) tryRecv(fd uintptr) bool {
 	for {
-		r.got, r.errno = recvmmsg(fd, r.hdrs[:r.want])
+		r.got, r.errno = mmsg.Recv(fd, r.hdrs[:r.want])
 		switch r.errno {
 		case 0:
 			return true
@@ -100,12 +102,12 @@ func (r *reader) finish(ms []Message) {
 	var datagrams, bytes, runs uint64
 	for i := range ms {
 		m, h := &ms[i], &r.hdrs[i]
-		m.N, m.Segment = int(h.n), 0
-		from, ok := parseName(&r.names[i], h.hdr.Namelen, &r.c.zones)
+		m.N, m.Segment = int(h.N), 0
+		from, ok := mmsg.ParseName(&r.names[i], h.Hdr.Namelen, &r.c.zones)
 		m.Addr = from
-		local, segment := parseControl(r.ctl[i].bytes()[:h.hdr.Controllen], &r.c.zones)
+		local, segment := parseControl(r.ctl[i].bytes()[:h.Hdr.Controllen], &r.c.zones)
 		m.Local = local
-		if h.hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !ok {
+		if h.Hdr.Flags&(unix.MSG_TRUNC|unix.MSG_CTRUNC) != 0 || !ok {
 			m.N = 0
 			r.c.stats.recvDropTruncated.Add(1)
 			continue

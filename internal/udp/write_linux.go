@@ -9,6 +9,8 @@ import (
 	"unsafe"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tougw/tougw/internal/mmsg"
 )
 
 const (
@@ -53,11 +55,11 @@ func (p *writerPool) put(w *writer) {
 // writer is the state of one call of WriteBatch.
 type writer struct {
 	c     *Conn
-	hdrs  [maxBatch]mmsghdr
-	iovs  [maxBatch]unix.Iovec
-	names [maxBatch][nameLen6]byte
-	ctl   [maxBatch]sendControl
-	parts [maxBatch]part
+	hdrs  [mmsg.MaxBatch]mmsg.Header
+	iovs  [mmsg.MaxBatch]unix.Iovec
+	names [mmsg.MaxBatch][mmsg.NameLen6]byte
+	ctl   [mmsg.MaxBatch]sendControl
+	parts [mmsg.MaxBatch]part
 
 	// Bound once, as reader.recv is.
 	send     func(fd uintptr)
@@ -80,7 +82,7 @@ func newWriter(c *Conn) *writer {
 	w := &writer{c: c}
 	w.send, w.sendRoom = w.trySend, w.trySendRoom
 	for i := range w.hdrs {
-		h := &w.hdrs[i].hdr
+		h := &w.hdrs[i].Hdr
 		h.Iov = &w.iovs[i]
 		h.SetIovlen(1)
 		h.Name = &w.names[i][0]
@@ -173,7 +175,7 @@ func (w *writer) fill(ms []Message, at cursor, single int) (int, unix.Errno) {
 		}
 		// An empty message is one empty datagram.
 		for more := true; more; more = at.off < m.N {
-			if n == maxBatch {
+			if n == mmsg.MaxBatch {
 				return n, 0
 			}
 			if !w.setTarget(n, m) {
@@ -184,7 +186,7 @@ func (w *writer) fill(ms []Message, at cursor, single int) (int, unix.Errno) {
 			p.at, p.datagrams = at, 1
 			if size > segment {
 				p.datagrams = (size + segment - 1) / segment
-				h := &w.hdrs[n].hdr
+				h := &w.hdrs[n].Hdr
 				used := int(h.Controllen)
 				used += putSegment(w.ctl[n].bytes()[used:], segment)
 				w.setControl(n, used)
@@ -214,11 +216,11 @@ func errnoIfFirst(n int, errno unix.Errno) unix.Errno {
 // false if the socket's family has no such address.
 func (w *writer) setTarget(i int, m *Message) bool {
 	c := w.c
-	h := &w.hdrs[i].hdr
-	h.Namelen = putName(&w.names[i], m.Addr, c.v6, &c.zones)
+	h := &w.hdrs[i].Hdr
+	h.Namelen = mmsg.PutName(&w.names[i], m.Addr, c.v6, &c.zones)
 	used := 0
 	if m.Local.IsValid() {
-		if used = putSource(w.ctl[i].bytes(), m.Local, c.v6, &c.zones); used == 0 {
+		if used = mmsg.PutSource(w.ctl[i].bytes(), m.Local, c.v6, &c.zones); used == 0 {
 			return false
 		}
 	}
@@ -227,7 +229,7 @@ func (w *writer) setTarget(i int, m *Message) bool {
 }
 
 func (w *writer) setControl(i, used int) {
-	h := &w.hdrs[i].hdr
+	h := &w.hdrs[i].Hdr
 	h.Control = nil
 	if used > 0 {
 		h.Control = &w.ctl[i].bytes()[0]

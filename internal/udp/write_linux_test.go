@@ -11,13 +11,15 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/tougw/tougw/internal/mmsg"
 )
 
 // refuse makes c's kernel answer errno to every message that holds a run.
 func refuse(c *Conn, errno unix.Errno) {
-	c.sendSys = func(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
+	c.sendSys = func(fd uintptr, hs []mmsg.Header) (int, unix.Errno) {
 		for i := range hs {
-			if hasSegment(&hs[i].hdr) {
+			if hasSegment(&hs[i].Hdr) {
 				if i == 0 {
 					return 0, errno
 				}
@@ -25,7 +27,7 @@ func refuse(c *Conn, errno unix.Errno) {
 				break
 			}
 		}
-		return sendmmsg(fd, hs)
+		return mmsg.Send(fd, hs)
 	}
 }
 
@@ -123,7 +125,7 @@ func TestTakenRunClearsStrikes(t *testing.T) {
 	}
 	run := []Message{{Buf: make([]byte, 200), N: 200, Segment: 100, Addr: c.LocalAddr()}}
 	for i := range 4 * maxStrikes {
-		if c.sendSys = sendmmsg; i%2 == 0 {
+		if c.sendSys = mmsg.Send; i%2 == 0 {
 			refuse(c, unix.EINVAL)
 		}
 		if _, err := c.WriteBatch(run); err != nil {
@@ -139,9 +141,9 @@ func TestTakenRunClearsStrikes(t *testing.T) {
 func TestPartialSendGoesOn(t *testing.T) {
 	s := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0")})
 	calls := 0
-	s.sendSys = func(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
+	s.sendSys = func(fd uintptr, hs []mmsg.Header) (int, unix.Errno) {
 		calls++
-		return sendmmsg(fd, hs[:min(len(hs), 1+calls%3)])
+		return mmsg.Send(fd, hs[:min(len(hs), 1+calls%3)])
 	}
 	ms := make([]Message, 150)
 	for i := range ms {
@@ -170,11 +172,11 @@ func TestErrorsOfTheKernel(t *testing.T) {
 	} {
 		t.Run(c.errno.Error(), func(t *testing.T) {
 			s := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0")})
-			s.sendSys = func(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
-				if hs[0].hdr.Iov.Len == 2 { // the second message
+			s.sendSys = func(fd uintptr, hs []mmsg.Header) (int, unix.Errno) {
+				if hs[0].Hdr.Iov.Len == 2 { // the second message
 					return 0, c.errno
 				}
-				return sendmmsg(fd, hs[:1])
+				return mmsg.Send(fd, hs[:1])
 			}
 			var ms []Message
 			for n := 1; n <= 3; n++ {
@@ -193,7 +195,7 @@ func TestErrorsOfTheKernel(t *testing.T) {
 
 func TestFullSendBufferIsGivenUp(t *testing.T) {
 	s := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0"), WriteWait: 20 * time.Millisecond})
-	s.sendSys = func(uintptr, []mmsghdr) (int, unix.Errno) { return 0, unix.EAGAIN }
+	s.sendSys = func(uintptr, []mmsg.Header) (int, unix.Errno) { return 0, unix.EAGAIN }
 	m := []Message{{Buf: []byte("x"), N: 1, Addr: s.LocalAddr()}}
 	start := time.Now()
 	var wg sync.WaitGroup
@@ -219,14 +221,14 @@ func TestFullSendBufferIsWaitedFor(t *testing.T) {
 	s := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0"), WriteWait: time.Minute})
 	var full atomic.Int32
 	blocked := make(chan struct{})
-	s.sendSys = func(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
-		if hs[0].hdr.Iov.Len == 1 && full.Add(1) <= 2 {
+	s.sendSys = func(fd uintptr, hs []mmsg.Header) (int, unix.Errno) {
+		if hs[0].Hdr.Iov.Len == 1 && full.Add(1) <= 2 {
 			if full.Load() == 2 {
 				close(blocked) // now inside the poller's loop
 			}
 			return 0, unix.EAGAIN
 		}
-		return sendmmsg(fd, hs)
+		return mmsg.Send(fd, hs)
 	}
 	done := make(chan error)
 	go func() {
@@ -259,7 +261,7 @@ func TestCloseUnblocksWriter(t *testing.T) {
 	blocked := make(chan struct{})
 	var once sync.Once
 	calls := 0
-	s.sendSys = func(uintptr, []mmsghdr) (int, unix.Errno) {
+	s.sendSys = func(uintptr, []mmsg.Header) (int, unix.Errno) {
 		if calls++; calls == 2 {
 			once.Do(func() { close(blocked) })
 		}

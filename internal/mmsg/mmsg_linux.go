@@ -1,4 +1,4 @@
-package udp
+package mmsg
 
 import (
 	"unsafe"
@@ -6,20 +6,20 @@ import (
 	"golang.org/x/sys/unix"
 )
 
-// maxBatch is the largest number of kernel messages in one system call. Our
+// MaxBatch is the largest number of kernel messages in one system call. Our
 // choice: beyond 32 to 64 the saving per message is below the noise.
-const maxBatch = 64
+const MaxBatch = 64
 
-// mmsghdr is struct mmsghdr of recvmmsg(2). The compiler pads it as C does.
-type mmsghdr struct {
-	hdr unix.Msghdr
-	// n is the number of bytes that were moved.
-	n uint32
+// Header is struct mmsghdr of recvmmsg(2). The compiler pads it as C does.
+type Header struct {
+	Hdr unix.Msghdr
+	// N is the number of bytes that were moved.
+	N uint32
 }
 
-// sendmmsg sends hs without waiting and returns how many were sent. An error
+// Send sends hs without waiting and returns how many were sent. An error
 // concerns the first one that was not; with at least one sent there is none.
-func sendmmsg(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
+func Send(fd uintptr, hs []Header) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_SENDMMSG, fd, uintptr(unsafe.Pointer(&hs[0])), uintptr(len(hs)), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -32,8 +32,8 @@ func sendmmsg(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
 	}
 }
 
-// recvmmsg fills hs without waiting and returns how many were filled.
-func recvmmsg(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
+// Recv fills hs without waiting and returns how many were filled.
+func Recv(fd uintptr, hs []Header) (int, unix.Errno) {
 	for {
 		n, _, errno := unix.Syscall6(unix.SYS_RECVMMSG, fd, uintptr(unsafe.Pointer(&hs[0])), uintptr(len(hs)), unix.MSG_DONTWAIT, 0, 0)
 		switch errno {
@@ -50,9 +50,9 @@ func recvmmsg(fd uintptr, hs []mmsghdr) (int, unix.Errno) {
 // counter of dropped datagrams in what SO_MEMINFO returns.
 const meminfoDrops = 8
 
-// socketDrops returns how many datagrams the kernel dropped at this socket,
+// Drops returns how many datagrams the kernel dropped at this socket,
 // modulo 2^32.
-func socketDrops(fd uintptr) (uint32, bool) {
+func Drops(fd uintptr) (uint32, bool) {
 	var info [9]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,
