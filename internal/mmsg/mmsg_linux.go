@@ -1,6 +1,8 @@
 package mmsg
 
 import (
+	"sync"
+	"sync/atomic"
 	"unsafe"
 
 	"golang.org/x/sys/unix"
@@ -50,9 +52,31 @@ func Recv(fd uintptr, hs []Header) (int, unix.Errno) {
 // counter of dropped datagrams in what SO_MEMINFO returns.
 const meminfoDrops = 8
 
-// Drops returns how many datagrams the kernel dropped at this socket,
+// DropCounter widens the kernel's 32-bit counter of datagrams that it dropped at
+// a socket. The zero value is ready; it is safe for concurrent use.
+type DropCounter struct {
+	mu    sync.Mutex
+	last  uint32
+	total atomic.Uint64
+}
+
+// Update asks the kernel (SO_MEMINFO). It must be called at least once in 2^32
+// drops.
+func (d *DropCounter) Update(fd uintptr) {
+	d.mu.Lock()
+	defer d.mu.Unlock()
+	if n, ok := drops(fd); ok {
+		d.total.Add(uint64(n - d.last))
+		d.last = n
+	}
+}
+
+// Total is the count of the last Update.
+func (d *DropCounter) Total() uint64 { return d.total.Load() }
+
+// drops returns how many datagrams the kernel dropped at this socket,
 // modulo 2^32.
-func Drops(fd uintptr) (uint32, bool) {
+func drops(fd uintptr) (uint32, bool) {
 	var info [9]uint32
 	size := uint32(unsafe.Sizeof(info))
 	_, _, errno := unix.Syscall6(unix.SYS_GETSOCKOPT, fd, unix.SOL_SOCKET, unix.SO_MEMINFO,

@@ -41,7 +41,7 @@ type Conn struct {
 	caps       Capabilities
 
 	stats counters
-	drops dropCounter
+	drops mmsg.DropCounter
 
 	closeOnce sync.Once
 	closeErr  error
@@ -111,25 +111,9 @@ func (c *Conn) Stats() Stats {
 	s := c.stats.snapshot()
 	// The kernel reports its drops on request (SO_MEMINFO), which costs nothing
 	// on the packet path and, unlike SO_RXQ_OVFL, needs no later datagram.
-	_ = c.rc.Control(c.drops.update) // closed: the last known value stands
-	s.RecvDropOverflow = c.drops.total.Load()
+	_ = c.rc.Control(c.drops.Update) // closed: the last known value stands
+	s.RecvDropOverflow = c.drops.Total()
 	return s
-}
-
-// dropCounter widens the kernel's 32-bit counter.
-type dropCounter struct {
-	mu    sync.Mutex
-	last  uint32
-	total atomic.Uint64
-}
-
-func (d *dropCounter) update(fd uintptr) {
-	d.mu.Lock()
-	defer d.mu.Unlock()
-	if n, ok := mmsg.Drops(fd); ok {
-		d.total.Add(uint64(n - d.last))
-		d.last = n
-	}
 }
 
 // setup sets the options of a socket that is not bound yet and probes its

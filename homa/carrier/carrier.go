@@ -1,0 +1,97 @@
+// Package carrier is the interface between a Homa node and what moves its
+// packets: raw IP sockets (homa/rawip), a tunnel, or memory (Network, for
+// tests). It knows packets as bytes and peers as addresses, and nothing of the
+// protocol.
+package carrier
+
+import (
+	"fmt"
+	"net/netip"
+)
+
+// MaxPacket is the largest packet in bytes, with its IP header, that carriers
+// move; where the MTU is larger, as on a loopback device, this counts. Our
+// choice: it covers the jumbo frames of all common switches.
+const MaxPacket = 9216
+
+// MaxBatch is how many packets one call of Send or Receive should be offered;
+// more is allowed and gains nothing.
+const MaxBatch = 64
+
+// Packet is a Homa packet on its way, or what became of one.
+type Packet struct {
+	// Addr is the peer's address; IPv4 is not mapped.
+	Addr netip.Addr
+	// Local is the address of ours that a packet came to. On Send the zero Addr
+	// leaves the choice to the carrier: the address that the peer last used, else
+	// that of the route.
+	Local netip.Addr
+	// Priority is 0 to 7, the highest. Receive does not set it.
+	Priority uint8
+	// Data is the packet behind the IP header. Receive is lent a buffer of
+	// MaxPacket bytes in Buf and makes Data a part of it; Send only looks at Data.
+	Data, Buf []byte
+
+	// Trouble is not None when Data did not reach the peer. Send sets it on
+	// packets that it could not send. Receive returns a Packet without Data when
+	// the network reports it of an earlier packet to Addr.
+	Trouble Trouble
+	// Port is the peer's Homa port that PortUnreachable is about.
+	Port uint16
+	// Err says more about Trouble; it may be nil.
+	Err error
+}
+
+// Trouble is a reason why packets to a peer do not arrive, other than loss.
+type Trouble uint8
+
+// Troubles that a carrier can tell.
+const (
+	None                Trouble = iota
+	PortUnreachable             // nobody serves the port
+	ProtocolUnreachable         // the host does not know Homa
+	HostUnreachable             // there is no path to the host
+	MTUChanged                  // MaxData of the peer has changed
+)
+
+// String returns a short text, such as "port unreachable".
+func (t Trouble) String() string {
+	switch t {
+	case None:
+		return "none"
+	case PortUnreachable:
+		return "port unreachable"
+	case ProtocolUnreachable:
+		return "protocol unreachable"
+	case HostUnreachable:
+		return "host unreachable"
+	case MTUChanged:
+		return "packet too big"
+	}
+	return fmt.Sprintf("trouble %d", uint8(t))
+}
+
+// Carrier moves Homa packets. Send, MaxData and Refuse are safe for concurrent
+// use.
+type Carrier interface {
+	// Send sends a batch in order, and is done with its buffers when it returns.
+	// It may wait a bounded time for room in a queue. Packets that it could not
+	// send have their Trouble set, or are counted as lost. An error means that the
+	// carrier is of no use any more; after Close it is net.ErrClosed.
+	Send(batch []Packet) error
+	// Receivers is how many goroutines should wait in Receive, each with its own
+	// number from 0. It does not change.
+	Receivers() int
+	// Receive waits for packets, fills the batch from its start and returns how
+	// many there are. An error ends the carrier; after Close it is net.ErrClosed.
+	Receive(receiver int, batch []Packet) (int, error)
+	// MaxData is the most bytes of message data that a DATA packet to peer may
+	// hold now. It is cheap: a caller may ask before each message.
+	MaxData(peer netip.Addr) int
+	// Refuse tells the sender of a received packet that nobody serves its port,
+	// if the carrier has a way and not too often.
+	Refuse(p *Packet)
+	// Close ends the carrier; calls that wait return. A second call returns what
+	// the first one did.
+	Close() error
+}
