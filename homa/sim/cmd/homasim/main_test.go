@@ -1,0 +1,86 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/tougw/tougw/homa/sim"
+)
+
+var tiny = []string{"-racks", "2", "-hosts", "3", "-spines", "1", "-measure", "300us"}
+
+func TestFigureIsWritten(t *testing.T) {
+	folder := filepath.Join(t.TempDir(), "figure")
+	var out bytes.Buffer
+	args := append([]string{"-workloads", "W2,w1", "-schemes", "onequeue,homa", "-parallel", "2", "-out", folder}, tiny...)
+	if err := run(context.Background(), args, &out, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	table, err := os.ReadFile(filepath.Join(folder, "table.txt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if out.String() != string(table) || !strings.HasPrefix(out.String(), "W2 at 80 % load, 6 hosts") || !strings.Contains(out.String(), "\nW1 at") {
+		t.Errorf("table:\n%s\nprinted:\n%s", table, out.String())
+	}
+	data, err := os.ReadFile(filepath.Join(folder, "results.json"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	var results []sim.Result
+	if err := json.Unmarshal(data, &results); err != nil {
+		t.Fatal(err)
+	}
+	var order []string
+	for _, r := range results {
+		order = append(order, r.Workload+" "+r.Scheme.Name)
+		if r.All.Count == 0 || r.All.P99 < r.All.P50 {
+			t.Errorf("%s: %+v", order[len(order)-1], r.All)
+		}
+	}
+	if got := strings.Join(order, ", "); got != "W2 onequeue, W2 homa, W1 onequeue, W1 homa" {
+		t.Errorf("results of %s", got)
+	}
+	plot, err := os.ReadFile(filepath.Join(folder, "plot.svg"))
+	if err != nil || !bytes.HasPrefix(plot, []byte("<svg ")) {
+		t.Errorf("plot: %.40q, %v", plot, err)
+	}
+}
+
+func TestBadArguments(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"-workloads W9", "W9"},
+		{"-schemes homa,tcp", "tcp"},
+		{"-load 1.5", "load"},
+		{"-racks 0", "0 racks"},
+		{"-scale -1", "-scale"},
+		{"-parallel 0", "-parallel"},
+		{"-fifo 900", "FIFO"},
+		{"rest", "rest"},
+		{"-unknown", "unknown"},
+	} {
+		args := append(append([]string{}, tiny...), strings.Fields(c.args)...)
+		if err := run(context.Background(), args, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), c.want) {
+			t.Errorf("%s: %v, want something about %q", c.args, err, c.want)
+		}
+	}
+	if err := run(context.Background(), []string{"-h"}, io.Discard, io.Discard); !errors.Is(err, flag.ErrHelp) {
+		t.Errorf("-h: %v", err)
+	}
+}
+
+func TestInterruptEndsAllRuns(t *testing.T) {
+	ctx, cancel := context.WithCancel(context.Background())
+	cancel()
+	if err := run(ctx, tiny, io.Discard, io.Discard); !errors.Is(err, context.Canceled) {
+		t.Errorf("%v, want %v", err, context.Canceled)
+	}
+}

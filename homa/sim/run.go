@@ -1,0 +1,185 @@
+package sim
+
+import (
+	"context"
+	"fmt"
+	"runtime"
+	"time"
+)
+
+// run is a simulation under way.
+type run struct {
+	config    Config
+	network   *network
+	hosts     []*host
+	rate      float64 // messages a second from each host
+	from, to  picos   // when messages begin that are measured
+	missing   int     // of these, on their way
+	completed uint64  // messages of any time
+	err       error
+}
+
+// chunk is how much time passes between looks at the context.
+const chunk = 20 * microsecond
+
+// Run simulates. Its result depends on the configuration alone: the same one gives
+// the same result on any machine. Runs share nothing and may run in parallel.
+// An error is a bad configuration, the end of ctx, or a message that did not
+// arrive as it must: twice, with another length, or failed by the engine.
+func Run(ctx context.Context, config Config) (*Result, error) {
+	if err := config.check(); err != nil {
+		return nil, err
+	}
+	started := time.Now()
+	r, err := newRun(config)
+	if err != nil {
+		return nil, fmt.Errorf("sim: %w", err)
+	}
+	for _, h := range r.hosts {
+		h.schedule(0)
+	}
+	if err := r.pass(ctx, r.from); err != nil {
+		return nil, err
+	}
+	before := r.linkBytes()
+	if err := r.pass(ctx, r.to); err != nil {
+		return nil, err
+	}
+	result := r.result(before)
+	end := r.to + picoseconds(config.Drain)
+	for r.missing > 0 && r.network.now < end {
+		if err := r.pass(ctx, min(end, r.network.now+chunk)); err != nil {
+			return nil, err
+		}
+	}
+	r.finish(result)
+	result.Elapsed = time.Since(started).Round(time.Millisecond).Seconds()
+	return result, nil
+}
+
+func newRun(config Config) (*run, error) {
+	network, err := newNetwork(config.fabric(), config.Seed)
+	if err != nil {
+		return nil, err
+	}
+	r := &run{
+		config: config, network: network, rate: config.rate(),
+		from: picoseconds(config.Warmup), to: picoseconds(config.Warmup + config.Measure),
+	}
+	engine := config.engine()
+	for i := range config.Fabric.Hosts() {
+		h, err := newHost(r, i, engine)
+		if err != nil {
+			return nil, err
+		}
+		r.hosts = append(r.hosts, h)
+		network.stations[i] = h
+	}
+	return r, nil
+}
+
+// fabric is the configured one as the scheme has it.
+func (c *Config) fabric() Fabric {
+	f := c.Fabric
+	f.OneQueue = f.OneQueue || c.Scheme.OneQueue
+	return f
+}
+
+// pass lets time pass until the given instant.
+func (r *run) pass(ctx context.Context, until picos) error {
+	for r.network.now < until {
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		r.network.run(min(until, r.network.now+chunk))
+		if r.err != nil {
+			return fmt.Errorf("sim: %s at %v, after %v: %w", r.config.Workload.Name, r.config.Scheme.Name,
+				time.Duration(r.network.now/nanosecond), r.err)
+		}
+	}
+	return nil
+}
+
+func (r *run) fail(err error) {
+	if r.err == nil {
+		r.err = err
+	}
+}
+
+// called counts a new message.
+func (r *run) called(now picos) {
+	if now >= r.from && now < r.to {
+		r.missing++
+	}
+}
+
+// linkBytes is the sum over all links into hosts.
+func (r *run) linkBytes() (sum uint64) {
+	hosts := len(r.hosts)
+	for _, p := range r.network.ports[hosts : 2*hosts] {
+		sum += p.Bytes
+	}
+	return sum
+}
+
+// result says what is known at the end of the measurement.
+func (r *run) result(before uint64) *Result {
+	c := &r.config
+	engine := c.engine()
+	capacity := float64(c.Fabric.HostRate) / 8 * c.Measure.Seconds() * float64(len(r.hosts))
+	return &Result{
+		Workload: c.Workload.Name, Scheme: c.Scheme, Load: c.Load, Seed: c.Seed,
+		Hosts: len(r.hosts), Racks: c.Fabric.Racks,
+		Warmup: c.Warmup.Seconds(), Measure: c.Measure.Seconds(),
+		Unscheduled: engine.Peer.Unscheduled, GrantWindow: engine.GrantWindow, Overcommit: engine.MaxOvercommit,
+		FIFOShare: c.FIFOShare, Cutoffs: engine.Cutoffs, ScheduledLevels: engine.MaxScheduled + 1,
+		MeasuredLoad: float64(r.linkBytes()-before) / capacity,
+		Go:           runtime.Version(),
+	}
+}
+
+// finish adds what is known when the messages have arrived.
+func (r *run) finish(result *Result) {
+	n := r.network
+	result.Time = float64(n.now) / float64(second)
+	result.PacketsSent, result.PacketsDelivered, result.PacketsDropped = n.sent, n.delivered, n.dropped
+	result.PacketsInFlight = uint64(n.inFlight())
+	for i, p := range n.ports[len(r.hosts):] {
+		if i < len(r.hosts) {
+			result.MaxQueuedTOR = max(result.MaxQueuedTOR, p.MaxQueued)
+		} else {
+			result.MaxQueuedCore = max(result.MaxQueuedCore, p.MaxQueued)
+		}
+	}
+	for _, h := range r.hosts {
+		result.Messages += uint64(len(h.sent))
+		s := h.engine.Stats()
+		result.BytesSent += s.BytesSent
+		result.BytesResent += s.BytesResent
+	}
+	result.Completed = r.completed
+	result.Unfinished = r.missing
+	result.measure(r.samples())
+}
+
+// samples gives the measured messages. One that has not arrived counts with the
+// time that it has taken so far, which is less than the truth.
+func (r *run) samples() []sample {
+	var list []sample
+	perRack := r.config.Fabric.HostsPerRack
+	for from, h := range r.hosts {
+		for i := range h.sent {
+			m := &h.sent[i]
+			if m.begun < r.from || m.begun >= r.to {
+				continue
+			}
+			took := m.took
+			if took == 0 {
+				took = r.network.now - m.begun
+			}
+			best := r.config.Fabric.best(int(m.length), from/perRack == int(m.to)/perRack)
+			list = append(list, sample{m.length, float32(float64(took) / float64(best))})
+		}
+	}
+	return list
+}
