@@ -316,9 +316,3 @@ func (c *Config) check() error {
 	}
 	return c.Peer.check()
 }
-
-const chunkSize = 16 << 10
-
-func shareOf(length int) int64 { return int64(length) }
-
-func (c *Config) receiveShare(length int) int64 { return shareOf(min(length, c.ReceiveWindow)) }

@@ -1,29 +1,12 @@
 package homa
 
 import (
+	"fmt"
+	"math/rand/v2"
 	"net/netip"
 
 	"github.com/tougw/tougw/homa/wire"
 )
-
-// Outgoing is a packet to send.
-type Outgoing struct {
-	// To is the peer's address; an IPv4 address is plain, not mapped into IPv6.
-	To netip.Addr
-	// Priority is the level at which switches should serve it: 0 to 7, the highest.
-	Priority uint8
-	// Packet is the Homa packet, from its common header on: the buffer given to
-	// Transmit with the packet appended. It is the caller's.
-	Packet []byte
-	// Type is the packet's, and DataLength the number of message bytes in it.
-	Type       wire.Type
-	DataLength int
-	// Version is the peer's; it decides the IP protocol number.
-	Version wire.Version
-	// RPC is the one it belongs to, nil if none. First: it holds byte 0 of a request.
-	RPC   *RPC
-	First bool
-}
 
 // CallOptions say what to call.
 type CallOptions struct {
@@ -36,62 +19,230 @@ type CallOptions struct {
 // Engine is one Homa endpoint: an address (or several that peers take for one
 // host) with its ports. It is not safe for concurrent use.
 type Engine struct {
-	config Config
+	config     Config
+	configured map[netip.Addr]PeerConfig
+	ports      map[uint16]struct{} // served
+	peers      map[netip.Addr]*peer
+	last       *peer // the peer looked up last
+	idle       peer  // head of the list of idle peers, longest idle first
+	calls      map[uint64]*RPC
+	nextID     uint64
+	numServed  int
+	unread     int
+	birth      uint64 // counts messages
+	tombstones ring[buried]
+
+	// Time, see timer.go.
+	now     Instant
+	base    Instant // of tick 1
+	started bool
+	tick    int64
+	fired   int64 // ticks up to this one have had their timers
+	wheel   wheel
+
+	chunks        chunkStore
+	receive, send memory
+	grants        granter
+
+	sendable      heap[*RPC]
+	sendableByAge heap[*RPC]
+	fifoCredit    int // bytes times per mille that the oldest message has to get
+	linkIdle      Instant
+	controls      ring[controlItem]
+	numRaw        int
+
+	events ring[Event]
+	in     wire.Packet // decoded, valid during Receive
+	out    wire.Packet // to be encoded
+	stats  Stats
 }
 
 // New returns an Engine at rest. Errors name the field of config that is out of
 // range.
-func New(config Config) (*Engine, error) { return nil, nil }
+func New(config Config) (*Engine, error) {
+	c := config.withDefaults()
+	if err := c.check(); err != nil {
+		return nil, err
+	}
+	e := &Engine{
+		config:     c,
+		configured: make(map[netip.Addr]PeerConfig),
+		ports:      make(map[uint16]struct{}),
+		peers:      make(map[netip.Addr]*peer),
+		calls:      make(map[uint64]*RPC),
+		nextID:     c.FirstID,
+	}
+	if e.nextID == 0 {
+		e.nextID = 1<<32 + rand.Uint64N(1<<62)&^1
+	}
+	e.idle.idlePrev, e.idle.idleNext = &e.idle, &e.idle
+	e.sendable.id, e.sendableByAge.id = heapSend, heapSendAge
+	e.receive = memory{limit: c.ReceiveMemory, peerLimit: c.PeerReceiveMemory, admitted: e.receiveAdmitted}
+	e.send = memory{limit: c.SendMemory, peerLimit: c.PeerSendMemory, admitted: e.sendAdmitted}
+	e.receive.waiting.id, e.send.waiting.id = heapReceive, heapTransmit
+	e.grants.init(e)
+	return e, nil
+}
 
 // SetPeer sets what is particular about a peer, for RPCs and packets from now on.
 // The engine keeps it until ClearPeer.
-func (e *Engine) SetPeer(addr netip.Addr, config PeerConfig) error { return nil }
+func (e *Engine) SetPeer(addr netip.Addr, config PeerConfig) error {
+	addr = addr.Unmap()
+	if err := config.over(e.config.Peer).check(); err != nil {
+		return fmt.Errorf("peer %v: %w", addr, err)
+	}
+	e.configured[addr] = config
+	if p := e.lookup(addr); p != nil {
+		p.config = e.peerConfig(addr)
+	}
+	return nil
+}
 
 // ClearPeer returns a peer to the defaults.
-func (e *Engine) ClearPeer(addr netip.Addr) {}
+func (e *Engine) ClearPeer(addr netip.Addr) {
+	addr = addr.Unmap()
+	delete(e.configured, addr)
+	if p := e.lookup(addr); p != nil {
+		p.config = e.peerConfig(addr)
+	}
+}
 
 // Listen serves a port: requests to it become Request events. Linux hosts call
 // ports 1 to 32767; any but 0 will do. A port already served is ErrAddress.
-func (e *Engine) Listen(port uint16) error { return nil }
+func (e *Engine) Listen(port uint16) error {
+	if _, ok := e.ports[port]; ok || port == 0 {
+		return fmt.Errorf("%w: port %d is 0 or served already", ErrAddress, port)
+	}
+	e.ports[port] = struct{}{}
+	return nil
+}
 
 // Unlisten ends that. RPCs that have begun go on.
-func (e *Engine) Unlisten(port uint16) {}
-
-// Receive takes a packet from the peer at from: the payload of an IP packet of
-// the peer's protocol number. The packet is borrowed. Whatever is wrong with it
-// is counted in Stats and has no other effect.
-func (e *Engine) Receive(now Instant, from netip.Addr, packet []byte) {}
-
-// ReceiveVirtual is Receive for Config.Virtual: packet is as Transmit gave it,
-// and dataLength is Outgoing.DataLength.
-func (e *Engine) ReceiveVirtual(now Instant, from netip.Addr, packet []byte, dataLength int) {}
-
-// Unreachable takes the news that packets do not get through: it fails the
-// calls to port of the peer and forgets RPCs served to that port; port 0 means
-// all RPCs with the peer. err is the error of Failed, usually
-// ErrPortUnreachable, ErrProtocolUnreachable or ErrHostUnreachable.
-func (e *Engine) Unreachable(now Instant, peer netip.Addr, port uint16, err error) {}
-
-// Advance runs the timers that are due. Time by which the owner is late for
-// Deadline does not count as silence of peers.
-func (e *Engine) Advance(now Instant) {}
-
-// Deadline is when Advance must be called, or Transmit because the pacer then
-// has room; false if there is nothing to wait for. It may be in the past.
-func (e *Engine) Deadline() (Instant, bool) { return 0, false }
+func (e *Engine) Unlisten(port uint16) { delete(e.ports, port) }
 
 // Call begins an RPC: it reserves memory for the request, which Write then
 // supplies. Errors: ErrTooLong, ErrAddress, ErrBusy, ErrMemory.
-func (e *Engine) Call(now Instant, options CallOptions) (*RPC, error) { return nil, nil }
+func (e *Engine) Call(now Instant, options CallOptions) (*RPC, error) {
+	if options.Length < 1 || options.Length > e.config.MaxMessage {
+		return nil, fmt.Errorf("%w: request of %d bytes, must be 1 to %d", ErrTooLong, options.Length, e.config.MaxMessage)
+	}
+	addr := options.To.Addr().Unmap()
+	if !addr.IsValid() || addr.IsUnspecified() || addr.IsMulticast() || options.To.Port() == 0 {
+		return nil, fmt.Errorf("%w: cannot call %v", ErrAddress, options.To)
+	}
+	e.touch(now)
+	if len(e.calls) >= e.config.MaxCalls {
+		return nil, fmt.Errorf("%w: %d calls wait for responses", ErrBusy, len(e.calls))
+	}
+	p := e.obtain(addr)
+	if p == nil {
+		return nil, fmt.Errorf("%w: %d peers have RPCs", ErrBusy, len(e.peers))
+	}
+	share := shareOf(options.Length)
+	if !e.config.Virtual && !e.send.fits(&p.send, share) {
+		return nil, fmt.Errorf("%w: request of %d bytes to %v", ErrMemory, options.Length, addr)
+	}
+	r := &RPC{engine: e, peer: p, id: e.nextID, local: options.From, remote: options.To.Port(), client: true, value: options.Value}
+	e.nextID += 2
+	if r.local == 0 {
+		r.local = e.config.ClientPort
+	}
+	r.in.slot, r.stats.Begun = -1, e.now
+	e.setState(r, Sending)
+	e.ref(p)
+	e.calls[r.id] = r
+	if r.callNext = p.calls; r.callNext != nil {
+		r.callNext.callPrev = r
+	}
+	p.calls = r
+	e.stats.Called++
+	e.beginSend(r, options.Length)
+	if !e.config.Virtual {
+		e.send.take(&p.send, &r.out.memory)
+	}
+	r.heard = e.tick
+	e.schedule(r, e.tick+int64(p.config.ResendTicks))
+	return r, nil
+}
 
-// Transmit appends the next packet that may leave to buf and describes it, or
-// returns false. Control packets come first, then data: the message with the
-// fewest bytes left first, save for the share of the oldest.
-func (e *Engine) Transmit(now Instant, buf []byte) (Outgoing, bool) { return Outgoing{}, false }
+// Advance runs the timers that are due. Time by which the owner is late for
+// Deadline does not count as silence of peers.
+func (e *Engine) Advance(now Instant) {
+	e.touch(now)
+	e.runTimers()
+	if at, ok := e.sweepAt(); ok && at <= e.now {
+		e.sweep()
+	}
+}
+
+// Deadline is when Advance must be called, or Transmit because the pacer then
+// has room; false if there is nothing to wait for. It may be in the past.
+func (e *Engine) Deadline() (at Instant, ok bool) {
+	at, ok = e.sweepAt()
+	earlier := func(t Instant) {
+		if !ok || t < at {
+			at, ok = t, true
+		}
+	}
+	if e.wheel.count > 0 {
+		earlier(e.instantOf(e.wheel.next()))
+	}
+	if e.config.LinkRate > 0 && e.sendable.len() > 0 {
+		earlier(e.linkIdle.Add(-e.config.MaxBacklog))
+	}
+	return at, ok
+}
 
 // Event returns the next event, or false. At most one Readable and one Writable
 // of an RPC wait at a time.
-func (e *Engine) Event() (Event, bool) { return Event{}, false }
+func (e *Engine) Event() (Event, bool) {
+	for e.events.len() > 0 {
+		event := e.events.pop()
+		r := event.RPC
+		switch event.Kind {
+		case Readable:
+			r.readableWaits = false
+			if r.state != Receiving || r.Buffered() == 0 {
+				continue
+			}
+		case Writable:
+			r.writableWaits = false
+			if r.state != Sending {
+				continue
+			}
+		case Complete:
+			if r.err != nil {
+				continue // Failed follows, or Abort was called
+			}
+		}
+		return event, true
+	}
+	return Event{}, false
+}
+
+func (e *Engine) pushEvent(r *RPC, kind EventKind, err error) {
+	switch kind {
+	case Readable:
+		if r.readableWaits {
+			return
+		}
+		r.readableWaits = true
+	case Writable:
+		if r.writableWaits {
+			return
+		}
+		r.writableWaits = true
+	}
+	e.events.push(Event{kind, r, err})
+}
 
 // Stats returns counters and levels. It does not allocate.
-func (e *Engine) Stats() Stats { return Stats{} }
+func (e *Engine) Stats() Stats {
+	s := e.stats
+	s.Tombstones, s.Peers, s.Unread = e.tombstones.len(), len(e.peers), e.unread
+	s.WaitingReceive, s.WaitingSend = e.receive.numWaiting, e.send.numWaiting
+	s.HeldReceive, s.HeldSend = e.receive.held, e.send.held
+	s.ReservedReceive, s.ReservedSend = e.receive.reserved, e.send.reserved
+	s.GrantActive, s.GrantWaiting, s.Incoming = len(e.grants.active), e.grants.numWait, e.grants.incoming
+	return s
+}

@@ -1,0 +1,218 @@
+package homa
+
+import (
+	"net/netip"
+
+	"github.com/tougw/tougw/homa/wire"
+)
+
+// peer is what is known of a host that there are RPCs with, or were lately.
+type peer struct {
+	addr   netip.Addr
+	config PeerConfig
+
+	calls     *RPC            // first of the RPCs called there that have no complete response
+	served    map[uint64]*RPC // by id as the server sees it; tombstone: served before
+	numServed int
+	refs      int // RPCs that point here, and tombstones
+
+	acks    [wire.MaxAcks]wire.AckEntry // that the peer has not been told yet
+	numAcks int
+
+	// What the peer told: its cutoffs for unscheduled data, their version.
+	cutoffs       [wire.NumPriorities]uint32
+	cutoffVersion uint16
+	haveCutoffs   bool
+	cutoffsSent   Instant // when it was told ours
+	cutoffsEver   bool    // it was
+
+	receive, send peerMemory
+
+	waiting heap[*RPC] // to be granted
+	active  int        // being granted
+	pos     int32      // in granter.waiting
+
+	idlePrev, idleNext *peer
+	idleSince          Instant
+	idle               bool
+}
+
+// tombstone stands in peer.served for RPCs that were served before.
+var tombstone = &RPC{state: Dead}
+
+func (p *peer) position(heapID) *int32 { return &p.pos }
+
+// unscheduledPriority is the level for unscheduled data of a message.
+func (p *peer) unscheduledPriority(length int) uint8 {
+	if !p.haveCutoffs {
+		return wire.NumPriorities - 2
+	}
+	for i := wire.NumPriorities - 1; i > 0; i-- {
+		if uint32(length) <= p.cutoffs[i] {
+			return uint8(i)
+		}
+	}
+	return 0
+}
+
+// lookup returns the peer, nil if it has no state.
+func (e *Engine) lookup(addr netip.Addr) *peer {
+	if e.last != nil && e.last.addr == addr {
+		return e.last
+	}
+	p := e.peers[addr]
+	if p != nil {
+		e.last = p
+	}
+	return p
+}
+
+// peerConfig is the configuration for an address, complete.
+func (e *Engine) peerConfig(addr netip.Addr) PeerConfig {
+	c := e.config.Peer
+	if own, ok := e.configured[addr]; ok {
+		c = own.over(c)
+	}
+	if c.MaxData == 0 {
+		c.MaxData = 1404
+		if addr.Is4() {
+			c.MaxData = 1424
+		}
+	}
+	if c.Unscheduled == 0 {
+		c.Unscheduled = 40_000
+		switch c.Version {
+		case wire.Linux61:
+			c.Unscheduled = 10_000
+		case wire.Stripped:
+			c.Unscheduled = maxLength
+		}
+	}
+	if e.config.NoUnscheduled {
+		c.Unscheduled = 0
+	}
+	return c
+}
+
+// obtain returns the peer and makes it if need be; nil if there are too many.
+func (e *Engine) obtain(addr netip.Addr) *peer {
+	if p := e.lookup(addr); p != nil {
+		return p
+	}
+	if len(e.peers) >= e.config.MaxPeers {
+		if e.idle.idleNext == &e.idle {
+			return nil
+		}
+		e.forget(e.idle.idleNext)
+	}
+	p := &peer{addr: addr, config: e.peerConfig(addr), served: make(map[uint64]*RPC)}
+	p.waiting.id, p.receive.waiting.id, p.send.waiting.id = heapGrant, heapReceive, heapTransmit
+	e.peers[addr] = p
+	e.last = p
+	e.addIdle(p)
+	return p
+}
+
+// ref counts a user of p, unref one less: a peer without users is idle.
+func (e *Engine) ref(p *peer) {
+	p.refs++
+	if p.idle {
+		p.idle = false
+		p.idlePrev.idleNext, p.idleNext.idlePrev = p.idleNext, p.idlePrev
+		p.idlePrev, p.idleNext = nil, nil
+	}
+}
+
+func (e *Engine) unref(p *peer) {
+	p.refs--
+	if p.refs == 0 {
+		e.addIdle(p)
+	}
+}
+
+func (e *Engine) addIdle(p *peer) {
+	p.idle, p.idleSince = true, e.now
+	p.idlePrev, p.idleNext = e.idle.idlePrev, &e.idle
+	p.idlePrev.idleNext, e.idle.idlePrev = p, p
+}
+
+// forget drops an idle peer.
+func (e *Engine) forget(p *peer) {
+	p.idlePrev.idleNext, p.idleNext.idlePrev = p.idleNext, p.idlePrev
+	delete(e.peers, p.addr)
+	if e.last == p {
+		e.last = nil
+	}
+}
+
+// addAck notes that the server may forget r. When there is no room left it is told
+// at once, of r and of all those noted.
+func (e *Engine) addAck(r *RPC) {
+	p := r.peer
+	if p.numAcks == len(p.acks) {
+		e.pushRaw(rawControl{kind: wire.Ack, peer: p, to: p.addr, source: r.local, destination: r.remote, id: r.id})
+		return
+	}
+	p.acks[p.numAcks] = wire.AckEntry{ClientID: r.id, ClientPort: r.local, ServerPort: r.remote}
+	p.numAcks++
+}
+
+// takeAck returns one of the noted RPCs, to go along with data.
+func (p *peer) takeAck() (a wire.AckEntry) {
+	if p.numAcks > 0 {
+		p.numAcks--
+		a = p.acks[p.numAcks]
+	}
+	return a
+}
+
+// bury leaves a tombstone for a served RPC.
+func (e *Engine) bury(r *RPC) {
+	if e.config.TombstoneLife < 0 {
+		delete(r.peer.served, r.id)
+		return
+	}
+	if e.tombstones.len() >= e.config.MaxTombstones {
+		e.stats.TombstonesLost++
+		e.unbury()
+	}
+	r.peer.served[r.id] = tombstone
+	e.ref(r.peer)
+	e.tombstones.push(buried{r.peer, r.id, e.now.Add(e.config.TombstoneLife)})
+}
+
+// buried is a tombstone in the order of their ends.
+type buried struct {
+	peer *peer
+	id   uint64
+	ends Instant
+}
+
+func (e *Engine) unbury() {
+	b := e.tombstones.pop()
+	delete(b.peer.served, b.id)
+	e.unref(b.peer)
+}
+
+// sweep forgets tombstones whose life is over and peers that were idle too long.
+func (e *Engine) sweep() {
+	for e.tombstones.len() > 0 && e.tombstones.front().ends <= e.now {
+		e.unbury()
+	}
+	for p := e.idle.idleNext; p != &e.idle && p.idleSince.Add(e.config.PeerIdle) <= e.now; p = e.idle.idleNext {
+		e.forget(p)
+	}
+}
+
+// sweepAt is when sweep should run next: rarely enough that it finds many to forget.
+func (e *Engine) sweepAt() (at Instant, ok bool) {
+	if e.tombstones.len() > 0 {
+		at, ok = e.tombstones.front().ends.Add(e.config.TombstoneLife/4), true
+	}
+	if p := e.idle.idleNext; p != &e.idle {
+		if t := p.idleSince.Add(e.config.PeerIdle + e.config.PeerIdle/8); !ok || t < at {
+			at, ok = t, true
+		}
+	}
+	return at, ok
+}

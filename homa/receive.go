@@ -1,0 +1,447 @@
+package homa
+
+import (
+	"net/netip"
+
+	"github.com/tougw/tougw/homa/wire"
+)
+
+// Receive takes a packet from the peer at from: the payload of an IP packet of
+// the peer's protocol number. The packet is borrowed. Whatever is wrong with it
+// is counted in Stats and has no other effect.
+func (e *Engine) Receive(now Instant, from netip.Addr, packet []byte) {
+	e.take(now, from, packet, -1)
+}
+
+// ReceiveVirtual is Receive for Config.Virtual: packet is as Transmit gave it,
+// and dataLength is Outgoing.DataLength.
+func (e *Engine) ReceiveVirtual(now Instant, from netip.Addr, packet []byte, dataLength int) {
+	e.take(now, from, packet, max(dataLength, 0))
+}
+
+func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
+	e.touch(now)
+	from = from.Unmap()
+	p := e.lookup(from)
+	version := e.config.Peer.Version
+	if p != nil {
+		version = p.config.Version
+	} else if len(e.configured) > 0 {
+		version = e.peerConfig(from).Version
+	}
+	k := &e.in
+	if version.Decode(k, packet) != nil {
+		e.stats.DropMalformed++
+		return
+	}
+	e.stats.Received[k.Type-wire.Data]++
+	if k.Type == wire.Freeze {
+		return
+	}
+	if k.SenderID < 2 {
+		e.stats.DropMalformed++
+		return
+	}
+	if length < 0 {
+		length = len(k.Data)
+	} else {
+		k.Data = nil
+	}
+	switch {
+	case k.Type == wire.Cutoffs:
+		e.takeCutoffs(p, k)
+	case k.SenderID%2 == 1:
+		e.takeAsClient(p, from, version, k, length)
+	default:
+		e.takeAsServer(p, from, version, k, length, packet)
+	}
+}
+
+func (e *Engine) takeCutoffs(p *peer, k *wire.Packet) {
+	if p == nil {
+		e.stats.DropUnknown++
+		return
+	}
+	p.cutoffs, p.cutoffVersion, p.haveCutoffs = k.Cutoffs, k.CutoffVersion, true
+}
+
+// takeAsClient handles packets of a server.
+func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k *wire.Packet, length int) {
+	id := k.SenderID ^ 1
+	r := e.calls[id]
+	if r != nil && r.peer != p {
+		r = nil // a stranger's
+	}
+	if r != nil && (r.local != k.DstPort || r.remote != k.SrcPort) {
+		e.stats.DropMismatch++
+		return
+	}
+	if k.Type == wire.Data && k.Ack.ClientID != 0 && p != nil {
+		defer e.takeAck(p, k.Ack)
+	}
+	if r == nil {
+		answer := rawControl{peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: id}
+		switch k.Type {
+		case wire.NeedAck:
+			answer.kind = wire.Ack
+			e.pushRaw(answer)
+		case wire.Resend:
+			answer.kind = wire.RPCUnknown
+			e.pushRaw(answer)
+		default:
+			e.stats.DropUnknown++
+		}
+		return
+	}
+	switch k.Type {
+	case wire.Data:
+		e.takeResponse(r, k, length)
+	case wire.Grant:
+		e.takeGrant(r, k)
+	case wire.Resend:
+		e.takeResend(r, k)
+	case wire.RPCUnknown:
+		e.takeUnknownCall(r)
+	case wire.Busy:
+		r.stats.BusyReceived++
+		e.hear(r, k.Type)
+	case wire.NeedAck:
+		r.stats.NeedAcks++
+		if r.state == Sending || r.in.memory.admitted {
+			e.queueResend(r)
+		}
+	default: // ACK is for servers
+		e.stats.DropMismatch++
+	}
+}
+
+// takeAsServer handles packets of a client.
+func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k *wire.Packet, length int, packet []byte) {
+	id := k.SenderID ^ 1
+	var r *RPC
+	if p != nil {
+		r = p.served[id]
+	}
+	if r == nil || r == tombstone {
+		if _, ok := e.ports[k.DstPort]; !ok {
+			e.stats.DropPort++
+			if e.config.OnUnknownPort != nil {
+				e.config.OnUnknownPort(from, packet)
+			}
+			return
+		}
+	} else if r.local != k.DstPort || r.remote != k.SrcPort {
+		e.stats.DropMismatch++
+		return
+	}
+	if p != nil {
+		// After the packet itself, which may be for one of the RPCs named.
+		switch k.Type {
+		case wire.Data:
+			defer e.takeAck(p, k.Ack)
+		case wire.Ack:
+			e.takeAcks(p, k)
+			return
+		}
+	}
+	if r == nil && k.Type == wire.Data {
+		e.takeNewRequest(from, k, length)
+		return
+	}
+	if r == nil || r == tombstone {
+		switch {
+		case k.Type == wire.Resend:
+			answer := rawControl{kind: wire.RPCUnknown, peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: id}
+			if r == nil && e.overloaded(p) {
+				// Its request may have been dropped: let it ask until there is room.
+				answer.kind = wire.Busy
+			}
+			e.pushRaw(answer)
+		case r == tombstone && k.Type == wire.Data:
+			e.stats.DropTombstone++
+		default:
+			e.stats.DropUnknown++
+		}
+		return
+	}
+	switch k.Type {
+	case wire.Data:
+		if r.state != Receiving {
+			e.hear(r, k.Type)
+			e.stats.DropDuplicate++
+			return
+		}
+		e.takeData(r, k, length)
+	case wire.Grant:
+		e.takeGrant(r, k)
+	case wire.Resend:
+		e.takeResend(r, k)
+	case wire.RPCUnknown:
+		e.fail(r, ErrAbandoned)
+	case wire.Busy:
+		r.stats.BusyReceived++
+		e.hear(r, k.Type)
+	default: // NEED_ACK is for clients
+		e.stats.DropMismatch++
+	}
+}
+
+// overloaded reports whether no new request of the client is taken.
+func (e *Engine) overloaded(p *peer) bool {
+	if p == nil {
+		return e.numServed >= e.config.MaxServed || len(e.peers) >= e.config.MaxPeers && e.idle.idleNext == &e.idle
+	}
+	return e.numServed >= e.config.MaxServed || p.numServed >= e.config.MaxServedPerPeer
+}
+
+// validData checks what every DATA packet must satisfy.
+func (e *Engine) validData(k *wire.Packet, length int) bool {
+	if k.Length < 1 || k.Length > uint32(e.config.MaxMessage) ||
+		k.Offset > k.Length || uint32(length) > k.Length-k.Offset {
+		e.stats.DropMalformed++
+		return false
+	}
+	return true
+}
+
+func (e *Engine) takeNewRequest(from netip.Addr, k *wire.Packet, length int) {
+	if !e.validData(k, length) {
+		return
+	}
+	p := e.lookup(from)
+	if e.overloaded(p) {
+		e.stats.DropBusy++
+		return
+	}
+	if p = e.obtain(from); p == nil {
+		e.stats.DropBusy++
+		return
+	}
+	r := &RPC{engine: e, peer: p, id: k.SenderID ^ 1, local: k.DstPort, remote: k.SrcPort}
+	r.in.slot, r.stats.Begun = -1, e.now
+	e.ref(p)
+	p.served[r.id] = r
+	p.numServed++
+	e.numServed++
+	e.stats.Served++
+	e.setState(r, Receiving)
+	r.heard = e.tick
+	e.schedule(r, e.tick+int64(p.config.ResendTicks))
+	e.expect(r, k)
+	e.takeData(r, k, length)
+}
+
+// takeResponse handles DATA of a server.
+func (e *Engine) takeResponse(r *RPC, k *wire.Packet, length int) {
+	if r.state == Sending {
+		if !e.validData(k, length) {
+			return
+		}
+		// The server has the whole request.
+		e.setState(r, Receiving)
+		e.releaseSend(r)
+		e.expect(r, k)
+	}
+	e.takeData(r, k, length)
+}
+
+// expect learns from the first packet what message is coming, and reserves memory.
+func (e *Engine) expect(r *RPC, k *wire.Packet) {
+	m := &r.in
+	m.length = int(k.Length)
+	m.unscheduled = min(m.length, int(min(k.Incoming, maxLength)))
+	if r.peer.config.Version == wire.Stripped {
+		m.unscheduled = m.length
+	}
+	m.granted = m.unscheduled
+	e.birth++
+	m.birth = e.birth
+	if e.config.Virtual {
+		m.window = m.length
+		m.memory.admitted = true
+		e.beginReceive(r)
+		return
+	}
+	m.window = e.config.ReceiveWindow
+	m.memory.bytes = e.config.receiveShare(m.length)
+	if e.receive.reserve(r, &r.peer.receive, &m.memory, m.birth) {
+		e.beginReceive(r)
+	}
+}
+
+// beginReceive follows the admission of a message.
+func (e *Engine) beginReceive(r *RPC) {
+	if !e.config.Virtual {
+		r.in.content.init(&e.chunks, &e.receive.held, r.in.length)
+	}
+	if !r.client {
+		r.announced = true
+		e.pushEvent(r, Request, nil)
+	}
+	e.grants.begin(r)
+}
+
+// takeData takes the data of a packet into the message that r receives.
+func (e *Engine) takeData(r *RPC, k *wire.Packet, length int) {
+	m := &r.in
+	switch {
+	case int(k.Length) != m.length:
+		e.stats.DropMismatch++
+		return
+	case !e.validData(k, length):
+		return
+	}
+	r.stats.PacketsReceived++
+	e.hear(r, k.Type)
+	if !m.memory.admitted {
+		e.stats.DropNoMemory++
+		return
+	}
+	e.offerCutoffs(r, k)
+	if granted := min(m.length, int(min(k.Incoming, maxLength))); granted > m.granted {
+		m.granted = granted
+	}
+	if excess := int(k.Offset) + length - m.limit(); excess > 0 {
+		m.dropped = true
+		e.stats.DropWindow++
+		if length -= excess; length <= 0 {
+			return
+		}
+		if k.Data != nil {
+			k.Data = k.Data[:length]
+		}
+	}
+	before := m.received
+	outcome := m.add(int(k.Offset), length, k.Data)
+	e.stats.BytesReceived += uint64(m.received - before)
+	if m.received == before {
+		switch {
+		case outcome == acceptedTooManyGaps:
+			e.stats.DropGaps++
+		case length > 0:
+			e.stats.DropDuplicate++
+		}
+		e.grants.issue()
+		return
+	}
+	e.grants.arrived(r)
+	if m.complete() {
+		e.completeMessage(r)
+	} else if !e.config.Virtual && m.inOrder() > m.read && m.inOrder() > m.announced {
+		m.announced = m.inOrder()
+		e.pushEvent(r, Readable, nil)
+	}
+}
+
+func (e *Engine) completeMessage(r *RPC) {
+	r.stats.Received = e.now
+	if r.client {
+		e.finishResponse(r)
+		return
+	}
+	e.unschedule(r)
+	e.setState(r, InService)
+	e.pushEvent(r, Complete, nil)
+}
+
+// offerCutoffs tells the sender of data our cutoffs if it uses others.
+func (e *Engine) offerCutoffs(r *RPC, k *wire.Packet) {
+	p := r.peer
+	if k.CutoffVersion == e.config.CutoffVersion || !p.config.Version.Knows(wire.Cutoffs) || e.config.NoPriorities {
+		return
+	}
+	if p.cutoffsEver && e.now < p.cutoffsSent.Add(e.config.CutoffInterval) {
+		return
+	}
+	p.cutoffsEver, p.cutoffsSent = true, e.now
+	e.queueControl(r, controlCutoffs)
+}
+
+// takeGrant handles GRANT for the message that r sends.
+func (e *Engine) takeGrant(r *RPC, k *wire.Packet) {
+	e.hear(r, k.Type)
+	m := &r.out
+	if r.state != Sending {
+		return
+	}
+	r.stats.GrantsReceived++
+	m.priority = k.Priority
+	if k.ResendAll {
+		m.resend(0, m.sent)
+		m.resendPriority = wire.NumPriorities - 1
+	}
+	m.granted = max(m.granted, int(min(k.Offset, uint32(m.length))))
+	e.wantMore(r)
+	e.updateSend(r)
+}
+
+// takeResend answers RESEND: with what was sent of the range, or with BUSY.
+func (e *Engine) takeResend(r *RPC, k *wire.Packet) {
+	r.stats.ResendsReceived++
+	e.hear(r, k.Type)
+	m := &r.out
+	if r.state != Sending {
+		if !r.client {
+			e.queueControl(r, controlBusy)
+		}
+		return // as client: the response has begun, the request is there
+	}
+	start, end := int(k.Offset), m.sent
+	if k.RangeLength != wire.ResendAllLength {
+		if k.RangeLength < 0 || start > m.length {
+			e.stats.DropMalformed++
+			return
+		}
+		end = min(start+int(k.RangeLength), m.length)
+	}
+	m.resend(start, min(end, m.sent))
+	m.resendPriority = k.Priority
+	if end > m.granted {
+		m.granted = end // the grant was lost
+		e.wantMore(r)
+	}
+	if start >= m.sent {
+		e.queueControl(r, controlBusy)
+		m.urgent = max(m.urgent, end)
+	}
+	e.updateSend(r)
+}
+
+// takeUnknownCall handles RPC_UNKNOWN of a server: it has nothing of the request.
+func (e *Engine) takeUnknownCall(r *RPC) {
+	if r.state != Sending || r.restarted == e.tick {
+		return
+	}
+	r.restarted = e.tick
+	r.out.resend(0, r.out.sent)
+	r.out.resendPriority = r.peer.unscheduledPriority(r.out.length)
+	e.updateSend(r)
+}
+
+// takeAcks handles ACK: the client needs neither its RPC nor those in the list.
+func (e *Engine) takeAcks(p *peer, k *wire.Packet) {
+	e.acked(p, k.SenderID^1)
+	for _, a := range k.Acks[:k.NumAcks] {
+		e.takeAck(p, a)
+	}
+}
+
+func (e *Engine) takeAck(p *peer, a wire.AckEntry) {
+	if a.ClientID != 0 && a.ClientID%2 == 0 {
+		e.acked(p, a.ClientID^1)
+	}
+}
+
+func (e *Engine) acked(p *peer, id uint64) {
+	r := p.served[id]
+	if r == nil || r == tombstone {
+		return
+	}
+	if r.state != Sending {
+		e.fail(r, ErrAbandoned)
+		return
+	}
+	e.stats.Acked++
+	e.end(r)
+	e.pushEvent(r, Acked, nil)
+}

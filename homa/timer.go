@@ -1,0 +1,223 @@
+package homa
+
+import (
+	"math/bits"
+	"time"
+
+	"github.com/tougw/tougw/homa/wire"
+)
+
+// Timers count ticks, as the module's do. An RPC has one timer: its next tick at
+// which something may be due. Packets that reset the silence of an RPC do not
+// touch the timer; when it fires early, it is set again.
+
+const (
+	wheelSize = 256
+	// lateTicks is how late the owner may be before the time no longer counts.
+	lateTicks = 2
+	// needAckBurst is how many NEED_ACK go out a tick apart, as the module's all
+	// do, before the interval doubles each time, up to needAckInterval ticks.
+	needAckBurst    = 10
+	needAckInterval = 64
+)
+
+// wheel holds RPCs by the tick of their timers. A timer further away than the
+// wheel reaches is put at its end and set again from there.
+type wheel struct {
+	slots [wheelSize]*RPC
+	used  [wheelSize / 64]uint64
+	count int
+	due   int64 // no timer is earlier; valid if count > 0
+}
+
+func (w *wheel) insert(r *RPC, at int64) {
+	r.timerAt = at
+	slot := &w.slots[at%wheelSize]
+	r.timerPrev, r.timerNext = nil, *slot
+	if *slot != nil {
+		(*slot).timerPrev = r
+	}
+	*slot = r
+	w.used[at%wheelSize/64] |= 1 << (at % 64)
+	if w.count == 0 || at < w.due {
+		w.due = at
+	}
+	w.count++
+}
+
+func (w *wheel) remove(r *RPC) {
+	at := r.timerAt
+	if r.timerPrev != nil {
+		r.timerPrev.timerNext = r.timerNext
+	} else {
+		w.slots[at%wheelSize] = r.timerNext
+		if r.timerNext == nil {
+			w.used[at%wheelSize/64] &^= 1 << (at % 64)
+		}
+	}
+	if r.timerNext != nil {
+		r.timerNext.timerPrev = r.timerPrev
+	}
+	r.timerAt, r.timerNext, r.timerPrev = 0, nil, nil
+	w.count--
+}
+
+// next returns the tick of the earliest timer; count must not be 0.
+func (w *wheel) next() int64 {
+	start := w.due % wheelSize
+	word := w.used[start/64] >> (start % 64) << (start % 64)
+	for i := start / 64; ; i++ {
+		if word != 0 {
+			slot := i%int64(len(w.used))*64 + int64(bits.TrailingZeros64(word))
+			w.due += (slot - start + wheelSize) % wheelSize
+			return w.due
+		}
+		word = w.used[(i+1)%int64(len(w.used))]
+	}
+}
+
+// tickAt is the tick that is running at now.
+func (e *Engine) tickAt(now Instant) int64 {
+	return int64(now.Sub(e.base)/e.config.Tick) + 1
+}
+
+// instantOf is the time of a tick.
+func (e *Engine) instantOf(tick int64) Instant {
+	return e.base.Add(time.Duration(tick-1) * e.config.Tick)
+}
+
+// touch sets the time. If the owner is late for a timer, the clock of the timers
+// goes on from there: what peers sent meanwhile may still wait to be received.
+func (e *Engine) touch(now Instant) {
+	if !e.started {
+		e.started, e.base = true, now
+	}
+	e.now = max(now, e.now)
+	tick := e.tickAt(e.now)
+	if e.wheel.count > 0 && tick > e.wheel.due+lateTicks {
+		if due := e.wheel.next(); tick > due+lateTicks {
+			e.base = e.base.Add(time.Duration(tick-due) * e.config.Tick)
+			tick = due
+		}
+	}
+	e.tick = max(tick, e.tick)
+}
+
+// schedule makes the timer of r fire at a tick at the latest.
+func (e *Engine) schedule(r *RPC, at int64) {
+	if e.wheel.count == 0 {
+		e.fired = max(e.fired, e.tick)
+	}
+	at = max(at, e.fired+1)
+	at = min(at, e.fired+wheelSize-1)
+	if r.timerAt != 0 {
+		if r.timerAt <= at {
+			return
+		}
+		e.wheel.remove(r)
+	}
+	e.wheel.insert(r, at)
+}
+
+func (e *Engine) unschedule(r *RPC) {
+	if r.timerAt != 0 {
+		e.wheel.remove(r)
+	}
+}
+
+// runTimers fires all timers up to the tick that is running.
+func (e *Engine) runTimers() {
+	for e.wheel.count > 0 {
+		tick := e.wheel.next()
+		if tick > e.tick {
+			break
+		}
+		e.fired = tick
+		for e.wheel.slots[tick%wheelSize] != nil {
+			r := e.wheel.slots[tick%wheelSize]
+			e.wheel.remove(r)
+			if next := e.fire(r, tick); next > 0 && r.state != Dead {
+				e.schedule(r, next)
+			}
+		}
+	}
+	e.fired = max(e.fired, e.tick)
+}
+
+// fire does what is due for r at a tick and returns when to look again, 0 for
+// not at all.
+func (e *Engine) fire(r *RPC, tick int64) int64 {
+	switch {
+	case r.state == Receiving:
+		if r.in.memory.admitted && r.in.satisfied() || !r.in.memory.admitted && r.client {
+			r.heard = tick
+		}
+	case r.state == Sending && r.client:
+		if r.out.sent < r.out.granted {
+			r.heard = tick
+		}
+	case r.state == Sending:
+		return e.fireResponse(r, tick)
+	default:
+		return 0
+	}
+	c := &r.peer.config
+	silent := tick - r.heard
+	if silent >= int64(c.TimeoutTicks) {
+		e.fail(r, ErrTimeout)
+		return 0
+	}
+	if silent < int64(c.ResendTicks) {
+		r.resendAt = r.heard + int64(c.ResendTicks)
+	} else if tick >= r.resendAt {
+		r.resendAt = tick + int64(c.ResendInterval)
+		if r.state == Sending || r.in.memory.admitted {
+			e.queueResend(r)
+			e.grants.stall(r)
+		}
+	}
+	return min(r.resendAt, r.heard+int64(c.TimeoutTicks), tick+int64(c.ResendTicks))
+}
+
+// fireResponse is fire for a server that sends a response.
+func (e *Engine) fireResponse(r *RPC, tick int64) int64 {
+	c, m := &r.peer.config, &r.out
+	if m.sent < m.granted || m.resendBytes > 0 {
+		r.heard, r.needAcks, r.needAckAt = tick, 0, 0
+		return tick + int64(c.ResendTicks)
+	}
+	patience := int64(c.ResponseTimeoutTicks)
+	if m.sent == m.length {
+		patience = int64(c.AckTimeoutTicks)
+	}
+	if tick-r.heard >= patience {
+		e.fail(r, ErrTimeout)
+		return 0
+	}
+	if m.sent < m.length {
+		return r.heard + patience
+	}
+	if r.needAckAt == 0 {
+		r.needAckAt = tick + int64(c.AckTicks)
+	}
+	if tick >= r.needAckAt {
+		e.queueControl(r, controlNeedAck)
+		r.stats.NeedAcks++
+		interval := int64(1)
+		if r.needAcks++; r.needAcks >= needAckBurst {
+			interval = int64(1) << min(r.needAcks-needAckBurst, 30)
+		}
+		r.needAckAt = tick + min(interval, needAckInterval)
+	}
+	return min(r.needAckAt, r.heard+patience)
+}
+
+// hear notes that the peer of r is alive. A client that waits for its response, or
+// for room for its request, is alive whatever it sends.
+func (e *Engine) hear(r *RPC, t wire.Type) {
+	waits := !r.client && (r.state == Sending || !r.in.memory.admitted)
+	if waits || t == wire.Data || t == wire.Grant || t == wire.Busy {
+		r.heard = e.tick
+		r.needAcks = 0
+	}
+}
