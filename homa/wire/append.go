@@ -24,10 +24,7 @@ func (v Version) Append(b []byte, p *Packet) []byte {
 		binary.BigEndian.PutUint32(h[offSegOffset:], p.Offset)
 		b = append(b, p.Data...)
 	case Ack:
-		binary.BigEndian.PutUint16(h[offNumAcks:], uint16(p.NumAcks))
-		for i, a := range p.Acks[:p.NumAcks] {
-			v.putAck(h[offAcks+i*v.ackEntrySize():], a)
-		}
+		v.putAcks(h, p, p.NumAcks)
 	default:
 		v.putControl(h, p)
 	}
@@ -94,6 +91,14 @@ func (v Version) putControl(h []byte, p *Packet) {
 			binary.BigEndian.PutUint32(h[offCutoffs+4*i:], c)
 		}
 		binary.BigEndian.PutUint16(h[offCutoffVersion:], p.CutoffVersion)
+	}
+}
+
+// putAcks writes the first n entries, and the number that counts.
+func (v Version) putAcks(h []byte, p *Packet, n int) {
+	binary.BigEndian.PutUint16(h[offNumAcks:], uint16(p.NumAcks))
+	for i, a := range p.Acks[:n] {
+		v.putAck(h[offAcks+i*v.ackEntrySize():], a)
 	}
 }
 
