@@ -244,3 +244,7 @@ func wantGone(t testing.TB, e *Engine) {
 		t.Fatalf("an idle engine wants to be called at %v", at)
 	}
 }
+
+func netipAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
+
+func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

@@ -401,6 +401,7 @@ func (e *Engine) takeResend(r *RPC, k *wire.Packet) {
 		e.wantMore(r)
 	}
 	if start >= m.sent {
+		m.announce = m.announce || m.granted == 0 // the announcement was lost
 		e.queueControl(r, controlBusy)
 		m.urgent = max(m.urgent, end)
 	}

@@ -1,0 +1,5 @@
+//go:build !race
+
+package homa
+
+const raceEnabled = false
