@@ -120,10 +120,6 @@ func (e *endpoint) send(t *testing.T, packets ...carrier.Packet) {
 
 func isPacket(p carrier.Packet) bool { return p.Trouble == carrier.None }
 
-func isTrouble(kind carrier.Trouble) func(carrier.Packet) bool {
-	return func(p carrier.Packet) bool { return p.Trouble == kind }
-}
-
 // packet is a Homa packet with n bytes behind the common header.
 func packet(n int) []byte {
 	b := make([]byte, smallest+n)

@@ -1,0 +1,126 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+
+	"github.com/tougw/tougw/homa"
+)
+
+// Call sends request to a server and returns its response, which is the caller's.
+// It borrows request. The error wraps one of this package's, the context's, or
+// net.ErrClosed, and names the server.
+func (n *Node) Call(ctx context.Context, to netip.AddrPort, request []byte) ([]byte, error) {
+	response, err := n.call(ctx, to, request)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", to, err)
+	}
+	return response, nil
+}
+
+func (n *Node) call(ctx context.Context, to netip.AddrPort, request []byte) ([]byte, error) {
+	if err := ctx.Err(); err != nil {
+		return nil, context.Cause(ctx)
+	}
+	s := &stream{node: n, wake: make(chan struct{}, 1), unary: true, request: request}
+	b, err := s.begin(to, len(request), true)
+	if err != nil {
+		return nil, err
+	}
+	n.dispatch(b)
+	for {
+		if err := s.wait(ctx); err != nil {
+			return nil, s.abort(err)
+		}
+		n.mu.Lock()
+		complete, err := s.complete && s.read == len(s.response), s.err
+		n.mu.Unlock()
+		if complete || err != nil {
+			return s.response, err
+		}
+	}
+}
+
+// begin makes the engine's RPC, and returns what is to be sent.
+func (s *stream) begin(to netip.AddrPort, length int, unary bool) (*batch, error) {
+	n := s.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, n.closedError()
+	}
+	now := n.now()
+	if to.IsValid() {
+		n.tune(to.Addr().Unmap())
+	}
+	var err error
+	if s.rpc, err = n.engine.Call(now, homa.CallOptions{To: to, Length: length, Value: s}); err != nil {
+		return nil, err
+	}
+	if unary {
+		s.put(now)
+	}
+	return n.settle(now), nil
+}
+
+// Call is an RPC whose messages are streams, on the client's side. Its methods
+// are for one goroutine at a time, except Close.
+type Call struct {
+	s    *stream
+	ctx  context.Context
+	to   netip.AddrPort
+	stop func() bool
+}
+
+var _ io.ReadWriteCloser = (*Call)(nil)
+
+// Open begins a call whose request is length bytes long. Write supplies them;
+// then Response and Read give the response. Close must be called. The end of ctx
+// fails the call at any time.
+func (n *Node) Open(ctx context.Context, to netip.AddrPort, length int) (*Call, error) {
+	if ctx.Err() != nil {
+		return nil, fmt.Errorf("call %s: %w", to, context.Cause(ctx))
+	}
+	s := &stream{node: n, wake: make(chan struct{}, 1)}
+	b, err := s.begin(to, length, false)
+	if err != nil {
+		return nil, fmt.Errorf("call %s: %w", to, err)
+	}
+	n.dispatch(b)
+	c := &Call{s: s, ctx: ctx, to: to}
+	c.stop = context.AfterFunc(ctx, func() { _ = s.abort(context.Cause(ctx)) }) // calls return it
+	return c, nil
+}
+
+// wrap names the server in an error, but not in io.EOF.
+func (c *Call) wrap(n int, err error) (int, error) { return n, wrapCall(c.to, err) }
+
+// Write supplies the next bytes of the request. It waits while the request is
+// far ahead of what the server grants. More bytes than Open was told are
+// ErrTooLong.
+func (c *Call) Write(p []byte) (int, error) { return c.wrap(c.s.write(c.ctx, p)) }
+
+// Response waits for the first bytes of the response and returns its length in
+// bytes.
+func (c *Call) Response() (int, error) {
+	length := 0
+	err := c.s.await(c.ctx, func() bool {
+		length = c.s.rpc.ReceiveLength()
+		return length > 0
+	})
+	return c.wrap(length, err)
+}
+
+// Read returns the next bytes of the response, waiting for at least one; io.EOF
+// after the last. A response that is not read holds back the server.
+func (c *Call) Read(p []byte) (int, error) { return c.wrap(c.s.readSome(c.ctx, p)) }
+
+// Close ends the call; what was not read is dropped. Calls that wait fail with
+// ErrAborted. It returns nil.
+func (c *Call) Close() error {
+	c.stop()
+	_ = c.s.abort(homa.ErrAborted) // what others see; there is nothing to report
+	return nil
+}

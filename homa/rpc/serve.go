@@ -1,0 +1,323 @@
+package rpc
+
+import (
+	"context"
+	"fmt"
+	"io"
+	"net/netip"
+	"sync"
+
+	"github.com/tougw/tougw/homa"
+)
+
+// DefaultConcurrency is how many handlers of a Server run at a time unless
+// ServeConfig says otherwise. Our choice: handlers that wait for something else
+// are cheap, and their number must end somewhere.
+const DefaultConcurrency = 1024
+
+// Handler answers requests.
+type Handler interface {
+	// ServeRPC answers req by writing to w. It is called when the first bytes of a
+	// request are here. ctx ends when the client has given the RPC up, the Server
+	// ends, or ServeRPC has returned. With an error, or without a response, the
+	// client gets none: its call ends with a time-out. Req and w are of no use after
+	// it has returned.
+	ServeRPC(ctx context.Context, req *Request, w *ResponseWriter) error
+}
+
+// HandlerFunc is a function as a Handler.
+type HandlerFunc func(ctx context.Context, req *Request, w *ResponseWriter) error
+
+// ServeRPC calls f.
+func (f HandlerFunc) ServeRPC(ctx context.Context, req *Request, w *ResponseWriter) error {
+	return f(ctx, req, w)
+}
+
+// ServeConfig is the configuration of a Server. The zero value is good.
+type ServeConfig struct {
+	// Concurrency is how many handlers run at a time; other requests wait, up to
+	// Config.Engine.MaxServed. Zero means DefaultConcurrency.
+	Concurrency int
+	// OnError, if set, is called with the errors that handlers return, those of
+	// clients that gave up included.
+	OnError func(client netip.AddrPort, err error)
+}
+
+// Server answers the requests to one port of a Node.
+type Server struct {
+	node    *Node
+	port    uint16
+	handler Handler
+	config  ServeConfig
+	ctx     context.Context
+	cancel  context.CancelFunc
+	wg      sync.WaitGroup
+
+	// With node.mu:
+	closed  bool
+	running int
+	waiting []*stream
+}
+
+// Serve answers the requests to a port until ctx ends or the node is closed,
+// waits for its handlers, and returns why. A port that is served already, or 0,
+// is ErrAddress.
+func (n *Node) Serve(ctx context.Context, port uint16, handler Handler) error {
+	s, err := n.Listen(port, handler, ServeConfig{})
+	if err != nil {
+		return err
+	}
+	select {
+	case <-ctx.Done():
+		err = context.Cause(ctx)
+	case <-n.done:
+		err = n.closedError()
+	}
+	s.Close()
+	return err
+}
+
+// Listen answers the requests to a port in the background, from when it returns
+// until Server.Close or the end of the node.
+func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server, error) {
+	if config.Concurrency <= 0 {
+		config.Concurrency = DefaultConcurrency
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if n.closed {
+		return nil, n.closedError()
+	}
+	if err := n.engine.Listen(port); err != nil {
+		return nil, err
+	}
+	s := &Server{node: n, port: port, handler: handler, config: config}
+	s.ctx, s.cancel = context.WithCancel(context.Background())
+	n.servers[port] = s
+	// The end of the node must end handlers.
+	n.wg.Go(func() {
+		select {
+		case <-n.done:
+			s.Close()
+		case <-s.ctx.Done():
+		}
+	})
+	return s, nil
+}
+
+// Close stops answering: contexts of handlers end, requests that wait are
+// dropped, and new ones refused. It waits for the handlers.
+func (s *Server) Close() {
+	n := s.node
+	n.mu.Lock()
+	if !s.closed {
+		s.closed = true
+		n.engine.Unlisten(s.port)
+		delete(n.servers, s.port)
+		now := n.now()
+		for _, w := range s.waiting {
+			w.rpc.Abort(now, homa.ErrAborted)
+		}
+		s.waiting = nil
+		s.cancel()
+	}
+	n.mu.Unlock()
+	s.wg.Wait()
+}
+
+// request starts, or queues, the handler of a new request. It needs mu.
+func (n *Node) request(now homa.Instant, r *homa.RPC) {
+	s := n.servers[r.Port()]
+	if s == nil || n.closed {
+		r.Abort(now, homa.ErrAborted)
+		return
+	}
+	n.tune(r.Peer().Addr())
+	st := &stream{node: n, rpc: r, wake: make(chan struct{}, 1)}
+	r.SetValue(st)
+	if s.running == s.config.Concurrency {
+		s.waiting = append(s.waiting, st)
+		return
+	}
+	s.running++
+	s.wg.Go(func() { s.work(st) })
+}
+
+// work runs handlers until no request waits.
+func (s *Server) work(st *stream) {
+	for ; st != nil; st = s.next() {
+		s.handle(st)
+	}
+}
+
+// next takes a waiting request whose client still waits, or ends the worker.
+func (s *Server) next() *stream {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	for len(s.waiting) > 0 {
+		st := s.waiting[0]
+		s.waiting[0] = nil
+		s.waiting = s.waiting[1:]
+		if !st.over {
+			return st
+		}
+	}
+	s.waiting = nil
+	s.running--
+	return nil
+}
+
+// handle answers one request.
+func (s *Server) handle(st *stream) {
+	ctx, cancel := context.WithCancelCause(s.ctx)
+	n := s.node
+	n.mu.Lock()
+	st.cancel = cancel
+	if st.over {
+		cancel(st.err)
+	}
+	req := &Request{s: st, ctx: ctx, client: st.rpc.Peer(), length: st.rpc.ReceiveLength()}
+	n.mu.Unlock()
+	w := &ResponseWriter{s: st, ctx: ctx}
+	err := s.handler.ServeRPC(ctx, req, w)
+	if err == nil {
+		err = w.finish()
+	}
+	if err != nil {
+		_ = st.abort(err) // reported below
+		if s.config.OnError != nil {
+			s.config.OnError(req.client, err)
+		}
+	}
+	n.mu.Lock()
+	st.cancel = nil
+	st.rpc.SetValue(nil)
+	n.mu.Unlock()
+	cancel(nil)
+}
+
+// Request is what a client sent. It is for one goroutine at a time.
+type Request struct {
+	s      *stream
+	ctx    context.Context
+	client netip.AddrPort
+	length int
+	read   int
+}
+
+// Client is the address and Homa port of the client.
+func (r *Request) Client() netip.AddrPort { return r.client }
+
+// Len is the length of the request in bytes.
+func (r *Request) Len() int { return r.length }
+
+// Read returns the next bytes of the request, waiting for at least one; io.EOF
+// after the last. A request that is not read holds back the client.
+func (r *Request) Read(p []byte) (int, error) {
+	k, err := r.s.readSome(r.ctx, p)
+	r.read += k
+	return k, err
+}
+
+// ReadAll returns all of the request that was not read yet.
+func (r *Request) ReadAll() ([]byte, error) {
+	b := make([]byte, r.length-r.read)
+	k, err := io.ReadFull(r, b)
+	return b[:k], err
+}
+
+// ResponseWriter is where a handler puts its response. It is for one goroutine at
+// a time.
+type ResponseWriter struct {
+	s      *stream
+	ctx    context.Context
+	begun  bool
+	length int
+	buffer []byte
+}
+
+// SetLength says how long the response is, in bytes, so that Write need not keep
+// it until the handler returns. It waits until the request is complete; what was
+// not read of it is dropped. It must come before the first Write.
+func (w *ResponseWriter) SetLength(length int) error {
+	if w.begun || len(w.buffer) > 0 {
+		return fmt.Errorf("%w: SetLength of a response that has begun", homa.ErrState)
+	}
+	return w.begin(length)
+}
+
+// Write supplies the next bytes of the response. After SetLength it sends them,
+// and waits while they are far ahead of what the client grants; more than the
+// length are ErrTooLong. Without SetLength it keeps them.
+func (w *ResponseWriter) Write(p []byte) (int, error) {
+	if w.begun {
+		return w.s.write(w.ctx, p)
+	}
+	if most := w.s.node.maxMessage(); len(w.buffer)+len(p) > most {
+		return 0, fmt.Errorf("%w: response of %d bytes, at most %d", ErrTooLong, len(w.buffer)+len(p), most)
+	}
+	w.buffer = append(w.buffer, p...)
+	return len(p), nil
+}
+
+// begin makes the engine's response.
+func (w *ResponseWriter) begin(length int) error {
+	n := w.s.node
+	if err := w.s.skipRequest(w.ctx); err != nil {
+		return err
+	}
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if err := w.s.state(); err != nil {
+		return err
+	}
+	if err := w.s.rpc.Reply(n.now(), length); err != nil {
+		return err
+	}
+	w.begun = true
+	return nil
+}
+
+// finish sends a response that was kept, and checks that one was made.
+func (w *ResponseWriter) finish() error {
+	if !w.begun {
+		if len(w.buffer) == 0 {
+			return ErrNoResponse
+		}
+		if err := w.begin(len(w.buffer)); err != nil {
+			return err
+		}
+		_, err := w.s.write(w.ctx, w.buffer)
+		return err
+	}
+	n := w.s.node
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if missing := w.s.rpc.Unwritten(); missing > 0 && w.s.err == nil {
+		return fmt.Errorf("homa: response is %d bytes shorter than SetLength said", missing)
+	}
+	return nil
+}
+
+// skipRequest drops what comes of the request until it is complete.
+func (s *stream) skipRequest(ctx context.Context) error {
+	n := s.node
+	for {
+		n.mu.Lock()
+		err, complete := s.state(), s.complete
+		var b *batch
+		if err == nil && !complete {
+			now := n.now()
+			s.rpc.Discard(now, s.rpc.Buffered())
+			b = n.settle(now)
+		}
+		n.mu.Unlock()
+		n.dispatch(b)
+		if err != nil || complete {
+			return err
+		}
+		if err := s.wait(ctx); err != nil {
+			return s.abort(err)
+		}
+	}
+}
