@@ -245,6 +245,8 @@ func wantGone(t testing.TB, e *Engine) {
 	}
 }
 
+type netipAddress = netip.Addr
+
 func netipAddr(s string) netip.Addr { return netip.MustParseAddr(s) }
 
 func addrPort(s string) netip.AddrPort { return netip.MustParseAddrPort(s) }

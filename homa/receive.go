@@ -354,7 +354,8 @@ func (e *Engine) offerCutoffs(r *RPC, k *wire.Packet) {
 		return
 	}
 	p.cutoffsEver, p.cutoffsSent = true, e.now
-	e.queueControl(r, controlCutoffs)
+	// Not as control of the RPC, which may be over before this leaves.
+	e.pushRaw(rawControl{kind: wire.Cutoffs, peer: p, to: p.addr, source: r.local, destination: r.remote, id: r.id})
 }
 
 // takeGrant handles GRANT for the message that r sends.

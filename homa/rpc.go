@@ -42,7 +42,6 @@ const (
 	controlResend  // for each gap and what is missing at the end
 	controlRestart // RESEND of everything, after the wait for memory
 	controlNeedAck
-	controlCutoffs
 )
 
 // RPC is one remote procedure call, on either side. Its methods are calls of its

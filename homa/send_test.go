@@ -210,6 +210,16 @@ func TestCutoffsToldOnce(t *testing.T) {
 	s.wantSent("")
 }
 
+func TestCutoffsAfterShortResponse(t *testing.T) {
+	s := newScripted(t, Config{})
+	s.call(1)
+	s.sent()
+	response := data(101, 1, 0, 1)
+	response.CutoffVersion = 0
+	s.receive(response)
+	s.wantSent("CUTOFFS")
+}
+
 // TestSendOrder: of several messages the one with the fewest bytes left leaves
 // first, a new shorter one preempts, and SendFIFO sends in the order of calls.
 func TestSendOrder(t *testing.T) {

@@ -29,7 +29,7 @@ type Outgoing struct {
 // maxRaw bounds control packets that wait and belong to no RPC.
 const maxRaw = 4096
 
-// rawControl is a control packet that belongs to no RPC.
+// rawControl is a control packet that belongs to no RPC, or may outlive it.
 type rawControl struct {
 	kind                wire.Type
 	to                  netip.Addr
@@ -259,7 +259,10 @@ func (e *Engine) wantMore(r *RPC) {
 func (e *Engine) transmitRaw(raw *rawControl, buf []byte) Outgoing {
 	k := &e.out
 	*k = wire.Packet{SrcPort: raw.source, DstPort: raw.destination, Type: raw.kind, SenderID: raw.id}
-	if p := raw.peer; p != nil && raw.kind == wire.Ack {
+	switch p := raw.peer; {
+	case raw.kind == wire.Cutoffs:
+		k.Cutoffs, k.CutoffVersion = e.config.Cutoffs, e.config.CutoffVersion
+	case raw.kind == wire.Ack && p != nil:
 		k.Acks, k.NumAcks = p.acks, p.numAcks
 		p.numAcks = 0
 	}
@@ -303,8 +306,6 @@ func (e *Engine) fillControl(r *RPC, c control, k *wire.Packet) bool {
 		r.stats.BusySent++
 	case controlNeedAck:
 		k.Type = wire.NeedAck
-	case controlCutoffs:
-		k.Type, k.Cutoffs, k.CutoffVersion = wire.Cutoffs, e.config.Cutoffs, e.config.CutoffVersion
 	case controlGrant:
 		if r.state != Receiving || r.in.complete() {
 			return false
