@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"sync"
 	"testing"
 	"time"
 
@@ -144,8 +145,14 @@ func data(id uint64, length, start, end int) wire.Packet {
 	}
 }
 
-// pattern is n bytes that depend on the seed.
+var patterns sync.Map // of [2]uint64 to []byte
+
+// pattern is n bytes that depend on the seed. They are shared: not to be changed.
 func pattern(n int, seed uint64) []byte {
+	key := [2]uint64{uint64(n), seed}
+	if b, ok := patterns.Load(key); ok {
+		return b.([]byte)
+	}
 	b := make([]byte, n)
 	x := seed*0x9e3779b97f4a7c15 + 1
 	for i := range b {
@@ -156,6 +163,7 @@ func pattern(n int, seed uint64) []byte {
 		}
 		b[i] = byte(x >> (i % 8 * 8))
 	}
+	patterns.Store(key, b)
 	return b
 }
 

@@ -65,7 +65,7 @@ func TestFirstBytesStay(t *testing.T) {
 	lie := data(200, 3000, 500, 2500)
 	lie.Data = make([]byte, 2000)
 	s.receive(lie)
-	want := pattern(3000, 200)
+	want := bytes.Clone(pattern(3000, 200))
 	clear(want[1000:2000])
 	if got := readAll(t, s.events()[0].RPC, s.now); !bytes.Equal(got, want) {
 		t.Fatal("bytes were overwritten")

@@ -33,7 +33,7 @@ type Config struct {
 	Workload *Workload
 	Scheme   Scheme
 	// Load is the share of the hosts' links that the traffic takes on average,
-	// headers, grants, responses and the gaps between packets included: above 0, below 1.
+	// headers, grants and the gaps between packets included: above 0, below 1.
 	Load float64
 	// Seed decides about the traffic and the paths of packets.
 	Seed uint64
@@ -50,8 +50,10 @@ type Config struct {
 	FIFOShare int
 }
 
-// responseLength is the length of the response to each message.
-const responseLength = 1
+// meanService is the mean of the exponentially distributed time that a host takes
+// to answer a request: much longer than what packets do to each other, so that
+// responses begin as randomly as requests do.
+const meanService = 50 * microsecond
 
 // maxIncoming is the bound on granted bytes that have not arrived: none, as in
 // the paper. (Windows bound them, but for messages that are granted whole.)
@@ -83,16 +85,16 @@ func (c *Config) unscheduled() int {
 }
 
 // wirePerMessage is the mean number of bytes that a message puts on the links
-// into hosts: its own packets, its grants, its response.
+// into hosts: its own packets and its grants.
 func (c *Config) wirePerMessage() float64 {
 	return c.Workload.Mean(func(length int) float64 {
 		scheduled := max(0, length-c.unscheduled())
 		grants := (scheduled + maxData - 1) / maxData
-		return float64(messageWire(length) + int64(grants)*grantWire + dataWire(responseLength))
+		return float64(messageWire(length) + int64(grants)*grantWire)
 	})
 }
 
-// rate is how many messages a second each host sends.
+// rate is how many messages a second each host sends, requests and responses.
 func (c *Config) rate() float64 {
 	return c.Load * float64(c.Fabric.HostRate) / 8 / c.wirePerMessage()
 }
@@ -131,7 +133,7 @@ func (c *Config) engine() homa.Config {
 	}
 	return homa.Config{
 		Peer:              homa.PeerConfig{MaxData: maxData, Unscheduled: unscheduled},
-		MaxMessage:        max(c.Workload.Longest(), responseLength),
+		MaxMessage:        c.Workload.Longest(),
 		FirstID:           firstID,
 		MaxIncoming:       maxIncoming,
 		GrantWindow:       window,

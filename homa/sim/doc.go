@@ -6,11 +6,13 @@
 // The engines are those of package homa, with Config.Virtual: headers travel,
 // the bytes of messages do not, only their number. Traffic is that of the Homa
 // papers: lengths from their workloads W1 to W5, receivers at random, Poisson
-// arrivals at a given load of the network. A message is the request of an RPC
-// whose response is one byte; its slowdown is the time from the call until the
-// receiver's software has the last byte, over the best possible time for its
-// length and its way (Fabric.best). Lengths above the protocol's limit of
-// 1,000,000 bytes are sent as one message: the limit is lifted.
+// arrivals at a given load of the network. The papers simulate messages in one
+// direction. Homa only knows RPCs, so half of the messages are requests, and each
+// is answered after a random time (mean 50 µs) with another message of the same
+// workload; both count alike. The slowdown of a message is the time from the moment
+// its sender has it until the receiver's software has the last byte, over the
+// best possible time for its length and its way (Fabric.best). Lengths above the
+// protocol's limit of 1,000,000 bytes are sent as one message: the limit is lifted.
 //
 // Run makes a Result; Table and Plot show several. A run is not safe for concurrent
 // use with itself, but any number of runs may go on at once.

@@ -116,6 +116,7 @@ const (
 	portFree                       // arg: port
 	hostTimer                      // arg: host
 	hostSends                      // arg: host; its application sends a message
+	taskDue                        // arg: what network.task gets
 )
 
 // port sends packets over one link. Ports 0 to H-1 are the hosts', H to 2H-1
@@ -149,6 +150,7 @@ type network struct {
 	now       picos
 	ports     []port
 	stations  []station
+	task      func(now picos, arg uint32) // called for taskDue
 	packets   []packet
 	unused    []int32
 	spray     *rand.Rand
@@ -204,6 +206,8 @@ func (n *network) run(until picos) {
 			n.arrive(int32(e.arg))
 		case portFree:
 			n.portFree(int32(e.arg))
+		case taskDue:
+			n.task(at, e.arg)
 		default:
 			n.stations[e.arg].alarm(at, e.kind)
 		}

@@ -20,23 +20,37 @@ const (
 // firstID is the id of each host's first RPC; the ids that follow are two apart.
 const firstID = 2
 
-// message is what is known about a message that was sent.
+// message is what is known about a message: the request or the response of an RPC.
 type message struct {
-	begun  picos
-	took   picos // until the receiver had all of it; 0: it has not
+	begun  picos // when its sender was given it; for a response 0: not yet
+	took   picos // until its receiver had all of it; 0: it has not
 	length int32
-	to     int32 // host
 }
 
-// host is an engine with the software around it: one that sends messages at
-// random times and answers each one it gets.
+// call is an RPC.
+type call struct {
+	request, response message
+	service           picos // the time that the server takes to answer
+	to                int32 // server
+}
+
+// reply is a response that waits for its time.
+type reply struct {
+	server int
+	rpc    *homa.RPC
+	call   *call
+}
+
+// host is an engine with the software around it: one that calls others at
+// random times and answers who calls it.
 type host struct {
 	run     *run
 	number  int
 	engine  *homa.Engine
 	random  *rand.Rand
-	sent    []message // by id
-	alarmAt picos     // of the hostTimer that is pending, at its earliest
+	calls   []*call // by id
+	greeted int     // other hosts that it has been introduced to
+	alarmAt picos   // of the hostTimer that is pending, at its earliest
 	buffer  []byte
 }
 
@@ -90,6 +104,8 @@ func (h *host) send(now picos, p *packet) bool {
 
 func (h *host) alarm(now picos, reason eventKind) {
 	switch {
+	case reason == hostSends && h.greeted < len(h.run.hosts)-1:
+		h.greet(now)
 	case reason == hostSends:
 		h.call(now)
 		h.schedule(now)
@@ -100,34 +116,57 @@ func (h *host) alarm(now picos, reason eventKind) {
 	}
 }
 
-// schedule draws the time of the next message.
+// introduction is the time that a host takes to send a byte to another one, so
+// slowly that no queue builds up: a packet with its response and the cutoffs both ways.
+const introduction = 500 * nanosecond
+
+// introduce makes the host send a message of one byte to each other one, which then
+// tells it its cutoffs. Each host begins with its neighbour, so that no
+// two send to the same one at a time.
+func (h *host) introduce() { h.run.network.wake(h.number, 0, hostSends) }
+
+func (h *host) greet(now picos) {
+	h.greeted++
+	h.callTo(now, (h.number+h.greeted)%len(h.run.hosts), 1, 1, 0)
+	if h.greeted < len(h.run.hosts)-1 {
+		h.run.network.wake(h.number, now+introduction, hostSends)
+	}
+}
+
+// schedule draws the time of the next call.
 func (h *host) schedule(now picos) {
-	gap := picos(h.random.ExpFloat64() / h.run.rate * float64(second))
+	gap := picos(h.random.ExpFloat64() / (h.run.rate / 2) * float64(second))
 	h.run.network.wake(h.number, now+gap, hostSends)
 }
 
-// call sends a message of random length to a random other host.
+// call sends a message of random length to a random other host, which is to answer
+// with another one.
 func (h *host) call(now picos) {
-	length := h.run.config.Workload.Quantile(h.random.Float64())
+	w := h.run.config.Workload
+	length, response := w.Quantile(h.random.Float64()), w.Quantile(h.random.Float64())
 	to := h.random.IntN(len(h.run.hosts) - 1)
 	if to >= h.number {
 		to++
 	}
-	h.callTo(now, length, to)
+	h.callTo(now, to, length, response, picos(h.random.ExpFloat64()*float64(meanService)))
 }
 
-func (h *host) callTo(now picos, length, to int) {
+func (h *host) callTo(now picos, to, length, response int, service picos) {
 	rpc, err := h.engine.Call(instant(now), homa.CallOptions{To: netip.AddrPortFrom(address(to), messagePort), Length: length})
 	if err != nil {
 		h.run.fail(fmt.Errorf("a message of %d bytes: %w", length, err))
 		return
 	}
-	if want := uint64(firstID + 2*len(h.sent)); rpc.ID() != want {
+	if want := uint64(firstID + 2*len(h.calls)); rpc.ID() != want {
 		h.run.fail(fmt.Errorf("RPC %d of host %d, want id %d", rpc.ID(), h.number, want))
 		return
 	}
-	h.sent = append(h.sent, message{begun: now, length: int32(length), to: int32(to)})
-	h.run.called(now)
+	c := &call{
+		request: message{begun: now, length: int32(length)}, response: message{length: int32(response)},
+		service: service, to: int32(to),
+	}
+	h.calls = append(h.calls, c)
+	h.run.began(now)
 	h.settle(now)
 }
 
@@ -141,11 +180,8 @@ func (h *host) settle(now picos) {
 		switch {
 		case e.Kind == homa.Failed:
 			h.run.fail(fmt.Errorf("host %d, RPC %d: %w", h.number, e.RPC.ID(), e.Err))
-		case e.Kind == homa.Complete && !e.RPC.Client():
+		case e.Kind == homa.Complete:
 			h.run.arrived(now, h.number, e.RPC)
-			if err := e.RPC.Reply(instant(now), responseLength); err != nil {
-				h.run.fail(err)
-			}
 		}
 	}
 	h.run.network.pull(h.number)
@@ -168,25 +204,60 @@ func (h *host) arm(now picos) {
 
 var errTwice = errors.New("a message arrived twice")
 
-// arrived records that host number has all of a message.
+// arrived records that a host has all of a request or response.
 func (r *run) arrived(now picos, number int, rpc *homa.RPC) {
-	from := hostAt(rpc.Peer().Addr())
+	client, server := hostAt(rpc.Peer().Addr()), number
+	if rpc.Client() {
+		client, server = server, client
+	}
 	i := (rpc.ID()&^1 - firstID) / 2
-	if from >= len(r.hosts) || i >= uint64(len(r.hosts[from].sent)) {
-		r.fail(fmt.Errorf("host %d got RPC %d of host %d, which was never sent", number, rpc.ID(), from))
+	if client >= len(r.hosts) || i >= uint64(len(r.hosts[client].calls)) || int(r.hosts[client].calls[i].to) != server {
+		r.fail(fmt.Errorf("host %d got RPC %d of host %d to host %d, which was never called", number, rpc.ID(), client, server))
 		return
 	}
-	m := &r.hosts[from].sent[i]
+	c := r.hosts[client].calls[i]
+	m := &c.request
+	if rpc.Client() {
+		m = &c.response
+	}
 	switch {
 	case m.took != 0:
-		r.fail(fmt.Errorf("host %d, RPC %d: %w", from, rpc.ID(), errTwice))
-	case int(m.to) != number || rpc.ReceiveLength() != int(m.length):
-		r.fail(fmt.Errorf("host %d got %d bytes as RPC %d of host %d; they are %d for host %d",
-			number, rpc.ReceiveLength(), rpc.ID(), from, m.length, m.to))
+		r.fail(fmt.Errorf("host %d, RPC %d: %w", number, rpc.ID(), errTwice))
+	case m.begun == 0 && m == &c.response || rpc.ReceiveLength() != int(m.length):
+		r.fail(fmt.Errorf("host %d got %d bytes as RPC %d of host %d; it was to get %d", number, rpc.ReceiveLength(), rpc.ID(), client, m.length))
 	}
 	m.took = now - m.begun
 	r.completed++
-	if m.begun >= r.from && m.begun < r.to {
+	if r.measures(m) {
 		r.missing--
 	}
+	if m == &c.request {
+		r.plan(now+c.service, reply{server, rpc, c})
+	}
+}
+
+// plan makes a server answer at a later time.
+func (r *run) plan(at picos, p reply) {
+	i := len(r.replies)
+	if k := len(r.unused) - 1; k >= 0 {
+		i = int(r.unused[k])
+		r.unused = r.unused[:k]
+		r.replies[i] = p
+	} else {
+		r.replies = append(r.replies, p)
+	}
+	r.network.calendar.push(at, taskDue, uint32(i))
+}
+
+// answer sends the response whose time has come.
+func (r *run) answer(now picos, i uint32) {
+	p := r.replies[i]
+	r.replies[i] = reply{}
+	r.unused = append(r.unused, i)
+	p.call.response.begun = now
+	r.began(now)
+	if err := p.rpc.Reply(instant(now), int(p.call.response.length)); err != nil {
+		r.fail(fmt.Errorf("host %d answers RPC %d: %w", p.server, p.rpc.ID(), err))
+	}
+	r.hosts[p.server].settle(now)
 }

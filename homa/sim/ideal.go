@@ -12,11 +12,8 @@ const (
 // dataWire is the number of bytes on a link of a DATA packet with n bytes of data.
 func dataWire(n int) int64 { return int64(n) + dataHeader + overheadIP + overheadEthernet }
 
-// controlWire is the same for the control packets that grant and acknowledge.
-const (
-	grantWire = 34 + overheadIP + overheadEthernet
-	ackWire   = 80 + overheadIP + overheadEthernet
-)
+// grantWire is the same of a GRANT packet.
+const grantWire = 34 + overheadIP + overheadEthernet
 
 // messageWire is the number of bytes on a link of all DATA packets of a message.
 func messageWire(length int) int64 {
@@ -60,7 +57,7 @@ func (f Fabric) RTTBytes() int {
 // Priorities is how the eight priorities are divided, as the paper has it: as
 // many levels for unscheduled bytes as is their share of all bytes, at least one
 // and at most seven, and cutoffs between these so that each level carries the
-// same number of bytes. Bytes are those on links, responses included.
+// same number of bytes. Bytes are those on links.
 type Priorities struct {
 	Unscheduled int // levels, the highest ones
 	// Cutoffs has for each level the longest message in bytes that may use it
@@ -71,14 +68,13 @@ type Priorities struct {
 // Allocate divides the priorities for a workload.
 func Allocate(w *Workload, unscheduled int) Priorities {
 	blind := func(length int) float64 { return float64(messageWire(min(length, unscheduled))) }
-	response := float64(dataWire(responseLength))
-	all := w.Mean(func(length int) float64 { return float64(messageWire(length)) }) + response
-	total := w.Mean(blind) + response
+	all := w.Mean(func(length int) float64 { return float64(messageWire(length)) })
+	total := w.Mean(blind)
 	var p Priorities
 	p.Unscheduled = min(max(int(wire.NumPriorities*total/all+0.5), 1), wire.NumPriorities-1)
 
 	lowest := wire.NumPriorities - p.Unscheduled
-	level, sum, before := wire.NumPriorities-1, response, 0.0
+	level, sum, before := wire.NumPriorities-1, 0.0, 0.0
 	full := total / float64(p.Unscheduled)
 	for i, length := range w.lengths {
 		sum += (w.upTo[i] - before) * blind(length)

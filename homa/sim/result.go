@@ -48,6 +48,8 @@ type Result struct {
 	PacketsDelivered uint64 `json:"packets_delivered"`
 	PacketsDropped   uint64 `json:"packets_dropped"`
 	PacketsInFlight  uint64 `json:"packets_in_flight"`
+	// Packets sent, by the name of their type.
+	PacketTypes map[string]uint64 `json:"packet_types"`
 	// Bytes of messages and responses sent for the first time and again.
 	BytesSent   uint64 `json:"bytes_sent"`
 	BytesResent uint64 `json:"bytes_resent"`

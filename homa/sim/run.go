@@ -5,6 +5,8 @@ import (
 	"fmt"
 	"runtime"
 	"time"
+
+	"github.com/tougw/tougw/homa/wire"
 )
 
 // run is a simulation under way.
@@ -15,7 +17,10 @@ type run struct {
 	rate      float64 // messages a second from each host
 	from, to  picos   // when messages begin that are measured
 	missing   int     // of these, on their way
-	completed uint64  // messages of any time
+	sent      uint64  // messages of any time
+	completed uint64  // of these, arrived
+	replies   []reply // by the argument of taskDue
+	unused    []uint32
 	err       error
 }
 
@@ -35,8 +40,8 @@ func Run(ctx context.Context, config Config) (*Result, error) {
 	if err != nil {
 		return nil, fmt.Errorf("sim: %w", err)
 	}
-	for _, h := range r.hosts {
-		h.schedule(0)
+	if err := r.begin(ctx); err != nil {
+		return nil, err
 	}
 	if err := r.pass(ctx, r.from); err != nil {
 		return nil, err
@@ -64,7 +69,6 @@ func newRun(config Config) (*run, error) {
 	}
 	r := &run{
 		config: config, network: network, rate: config.rate(),
-		from: picoseconds(config.Warmup), to: picoseconds(config.Warmup + config.Measure),
 	}
 	engine := config.engine()
 	for i := range config.Fabric.Hosts() {
@@ -75,7 +79,27 @@ func newRun(config Config) (*run, error) {
 		r.hosts = append(r.hosts, h)
 		network.stations[i] = h
 	}
+	network.task = r.answer
 	return r, nil
+}
+
+// begin introduces the hosts to each other, then starts the traffic. A host learns
+// the cutoffs of another one when it has sent it a message; with 144 hosts
+// and the long messages of W5 that would take seconds.
+func (r *run) begin(ctx context.Context) error {
+	for _, h := range r.hosts {
+		h.introduce()
+	}
+	start := picos(len(r.hosts))*introduction + 50*microsecond
+	r.from = start + picoseconds(r.config.Warmup)
+	r.to = r.from + picoseconds(r.config.Measure)
+	if err := r.pass(ctx, start); err != nil {
+		return err
+	}
+	for _, h := range r.hosts {
+		h.schedule(start)
+	}
+	return nil
 }
 
 // fabric is the configured one as the scheme has it.
@@ -106,12 +130,16 @@ func (r *run) fail(err error) {
 	}
 }
 
-// called counts a new message.
-func (r *run) called(now picos) {
+// began counts a message that is handed to its sender.
+func (r *run) began(now picos) {
+	r.sent++
 	if now >= r.from && now < r.to {
 		r.missing++
 	}
 }
+
+// measures reports whether the result counts the message.
+func (r *run) measures(m *message) bool { return m.begun >= r.from && m.begun < r.to }
 
 // linkBytes is the sum over all links into hosts.
 func (r *run) linkBytes() (sum uint64) {
@@ -151,13 +179,18 @@ func (r *run) finish(result *Result) {
 			result.MaxQueuedCore = max(result.MaxQueuedCore, p.MaxQueued)
 		}
 	}
+	result.PacketTypes = map[string]uint64{}
 	for _, h := range r.hosts {
-		result.Messages += uint64(len(h.sent))
 		s := h.engine.Stats()
 		result.BytesSent += s.BytesSent
 		result.BytesResent += s.BytesResent
+		for i, count := range s.Sent {
+			if count > 0 {
+				result.PacketTypes[(wire.Data + wire.Type(i)).String()] += count
+			}
+		}
 	}
-	result.Completed = r.completed
+	result.Messages, result.Completed = r.sent, r.completed
 	result.Unfinished = r.missing
 	result.measure(r.samples())
 }
@@ -167,18 +200,20 @@ func (r *run) finish(result *Result) {
 func (r *run) samples() []sample {
 	var list []sample
 	perRack := r.config.Fabric.HostsPerRack
-	for from, h := range r.hosts {
-		for i := range h.sent {
-			m := &h.sent[i]
-			if m.begun < r.from || m.begun >= r.to {
-				continue
+	for client, h := range r.hosts {
+		for _, c := range h.calls {
+			sameRack := client/perRack == int(c.to)/perRack
+			for _, m := range []*message{&c.request, &c.response} {
+				if !r.measures(m) {
+					continue
+				}
+				took := m.took
+				if took == 0 {
+					took = r.network.now - m.begun
+				}
+				best := r.config.Fabric.best(int(m.length), sameRack)
+				list = append(list, sample{m.length, float32(float64(took) / float64(best))})
 			}
-			took := m.took
-			if took == 0 {
-				took = r.network.now - m.begun
-			}
-			best := r.config.Fabric.best(int(m.length), from/perRack == int(m.to)/perRack)
-			list = append(list, sample{m.length, float32(float64(took) / float64(best))})
 		}
 	}
 	return list

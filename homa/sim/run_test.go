@@ -13,7 +13,7 @@ func short(t *testing.T, workload string) Config {
 	t.Helper()
 	c := DefaultConfig(load(t, workload))
 	c.Fabric.Racks, c.Fabric.HostsPerRack, c.Fabric.Spines = 3, 4, 1
-	c.Warmup, c.Measure, c.Drain = 200*time.Microsecond, 2*time.Millisecond, 20*time.Millisecond
+	c.Warmup, c.Measure, c.Drain = 200*time.Microsecond, 2*time.Millisecond, 100*time.Millisecond
 	return c
 }
 
@@ -49,8 +49,8 @@ func TestSchemesGetTheSameTraffic(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		for _, h := range r.hosts {
-			h.schedule(0)
+		if err := r.begin(context.Background()); err != nil {
+			t.Fatal(err)
 		}
 		if err := r.pass(context.Background(), r.to); err != nil {
 			t.Fatal(err)
@@ -60,12 +60,14 @@ func TestSchemesGetTheSameTraffic(t *testing.T) {
 			continue
 		}
 		for i, h := range r.hosts {
-			if len(h.sent) != len(first.hosts[i].sent) {
-				t.Fatalf("%s: host %d sends %d messages, %s has it send %d", scheme.Name, i, len(h.sent), Schemes[0].Name, len(first.hosts[i].sent))
+			if len(h.calls) != len(first.hosts[i].calls) {
+				t.Fatalf("%s: host %d sends %d messages, %s has it send %d", scheme.Name, i, len(h.calls), Schemes[0].Name, len(first.hosts[i].calls))
 			}
-			for j, m := range h.sent {
-				if want := first.hosts[i].sent[j]; m.begun != want.begun || m.length != want.length || m.to != want.to {
-					t.Fatalf("%s: message %d of host %d is %+v, want %+v", scheme.Name, j, i, m, want)
+			for j, c := range h.calls {
+				want := first.hosts[i].calls[j]
+				if c.request.begun != want.request.begun || c.request.length != want.request.length ||
+					c.response.length != want.response.length || c.service != want.service || c.to != want.to {
+					t.Fatalf("%s: call %d of host %d is %+v, want %+v", scheme.Name, j, i, c, want)
 				}
 			}
 		}
@@ -137,14 +139,15 @@ func TestIdleFabric(t *testing.T) {
 				t.Fatal(err)
 			}
 			h := r.hosts[0]
-			h.callTo(0, length, to)
+			h.callTo(0, to, length, length, microsecond)
 			best := c.Fabric.best(length, to == 1)
-			if err := r.pass(context.Background(), 2*best+10*microsecond); err != nil {
+			if err := r.pass(context.Background(), 4*best+10*microsecond); err != nil {
 				t.Fatal(err)
 			}
-			took := h.sent[0].took
-			if slowdown := float64(took) / float64(best); took == 0 || slowdown < 0.97 || slowdown > 1.01 {
-				t.Errorf("%d bytes to host %d took %v ns, best is %v", length, to, took/nanosecond, best/nanosecond)
+			for i, m := range []message{h.calls[0].request, h.calls[0].response} {
+				if slowdown := float64(m.took) / float64(best); m.took == 0 || slowdown < 0.97 || slowdown > 1.01 {
+					t.Errorf("message %d of %d bytes with host %d took %v ns, best is %v", i, length, to, m.took/nanosecond, best/nanosecond)
+				}
 			}
 		}
 	}
@@ -152,7 +155,7 @@ func TestIdleFabric(t *testing.T) {
 
 func TestPrioritiesAndSRPTHelpShortMessages(t *testing.T) {
 	c := short(t, "W4")
-	c.Warmup, c.Measure = 2*time.Millisecond, 20*time.Millisecond
+	c.Warmup, c.Measure = 2*time.Millisecond, 100*time.Millisecond
 	half := map[string]float64{}
 	for _, scheme := range Schemes {
 		c.Scheme = scheme

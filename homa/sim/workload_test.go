@@ -85,7 +85,7 @@ func TestPrioritiesFollowTheWorkload(t *testing.T) {
 	for _, c := range []struct {
 		name   string
 		levels int // for unscheduled bytes
-	}{{"W1", 7}, {"W2", 7}, {"W3", 3}, {"W4", 1}, {"W5", 1}} {
+	}{{"W1", 7}, {"W2", 6}, {"W3", 3}, {"W4", 1}, {"W5", 1}} {
 		w := load(t, c.name)
 		p := Allocate(w, unscheduled)
 		if p.Unscheduled != c.levels {
@@ -110,7 +110,6 @@ func TestLevelsCarryEqualBytes(t *testing.T) {
 	unscheduled := PaperFabric().RTTBytes()
 	p := Allocate(w, unscheduled)
 	bytes := make([]float64, len(p.Cutoffs))
-	bytes[7] = float64(dataWire(responseLength))
 	before := 0.0
 	for i, length := range w.lengths {
 		level := 7
