@@ -221,8 +221,11 @@ func (s *prefixScanner) scan(buf []byte, eof bool, req *Request) (Result, error)
 	}
 	n := int(min(s.left, int64(len(buf))))
 	s.left -= int64(n)
-	if n == 0 && eof && !r.Begin {
-		return r, truncated("a message")
+	if n == 0 && !r.Begin {
+		if eof {
+			return r, truncated("a message")
+		}
+		return r, nil
 	}
 	r.Data, r.Advance, r.Length = buf[:n], r.Advance+n, s.length
 	if s.what == requests {
