@@ -45,8 +45,9 @@ type pair struct {
 	completed int
 	failed    int
 	peakHeld  [2]int64
-	lazy      bool // read only after Complete
-	check     bool // contents
+	lazy      bool        // read only after Complete
+	check     bool        // contents
+	foreign   func(Event) // takes events of RPCs with others than the two
 }
 
 type replyDue struct {
@@ -137,7 +138,9 @@ func (p *pair) drain() {
 					break
 				}
 				again = true
-				p.transmit(1-i, out.Packet)
+				if out.To == p.addr[1-i] {
+					p.transmit(1-i, out.Packet)
+				}
 			}
 			for {
 				event, ok := e.Event()
@@ -145,6 +148,10 @@ func (p *pair) drain() {
 					break
 				}
 				again = true
+				if event.RPC.Peer().Addr() != p.addr[1-i] {
+					p.foreign(event)
+					continue
+				}
 				p.handle(i, event)
 			}
 			s := e.Stats()
@@ -260,8 +267,8 @@ func (p *pair) step() bool {
 	if len(p.flight) > 0 {
 		next = min(next, p.flight[0].at)
 	}
-	for _, d := range p.due {
-		next = min(next, d.at)
+	if len(p.due) > 0 { // in order: the time of service is the same for all
+		next = min(next, p.due[0].at)
 	}
 	if next == 1<<62 {
 		return false
@@ -272,13 +279,9 @@ func (p *pair) step() bool {
 		p.flight = p.flight[1:]
 		p.e[f.to].Receive(p.now, p.addr[1-f.to], f.packet)
 	}
-	for i := 0; i < len(p.due); {
-		if p.due[i].at > p.now {
-			i++
-			continue
-		}
-		r := p.due[i].r
-		p.due = slices.Delete(p.due, i, i+1)
+	for len(p.due) > 0 && p.due[0].at <= p.now {
+		r := p.due[0].r
+		p.due = p.due[1:]
 		p.reply(r)
 	}
 	for _, e := range p.e {
