@@ -77,10 +77,12 @@ func (c *Config) growAfter() uint64 {
 	return uint64(c.GrowAfter)
 }
 
-// Bridge is a table of flows. It has no goroutine of its own.
+// Bridge is a table of flows. Its goroutines, twice as many as processors at
+// most, begin with the first flows and end with Close.
 type Bridge struct {
-	cfg   Config
-	epoch time.Time
+	cfg     Config
+	epoch   time.Time
+	workers *workers
 
 	mu        sync.Mutex
 	flows     Flow // sentinel of the ring of flows, oldest first
@@ -105,7 +107,7 @@ func New(cfg Config) *Bridge {
 	if cfg.GrowAfter <= 0 {
 		cfg.GrowAfter = DefaultGrowAfter
 	}
-	b := &Bridge{cfg: cfg, epoch: time.Now()}
+	b := &Bridge{cfg: cfg, epoch: time.Now(), workers: newWorkers()}
 	b.flows.prev, b.flows.next = &b.flows, &b.flows
 	return b
 }
@@ -232,6 +234,7 @@ func (b *Bridge) Close(ctx context.Context) error {
 		}
 	}
 	b.mu.Unlock()
+	defer b.workers.close() // the flows will be gone, and with them all pumps
 	select {
 	case <-b.empty:
 		return nil

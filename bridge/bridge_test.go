@@ -68,6 +68,9 @@ func play(t *testing.T, cfg Config, script func(s *scene)) {
 		if n := s.b.Len(); n != 0 {
 			t.Errorf("%d flows left", n)
 		}
+		if err := s.b.Close(t.Context()); err != nil { // and with it its goroutines
+			t.Error(err)
+		}
 	})
 }
 

@@ -51,7 +51,7 @@ func newPoller() (*poller, error) {
 		// Ends with an error when the file is closed.
 		_ = conn.Read(func(fd uintptr) bool {
 			for {
-				n, err := unix.EpollWait(int(fd), events[:], 0)
+				n, err := rawEpollWait(int(fd), events[:])
 				if err == unix.EINTR {
 					continue
 				}

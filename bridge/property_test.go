@@ -1,6 +1,7 @@
 package bridge
 
 import (
+	"context"
 	"math/rand/v2"
 	"strings"
 	"sync"
@@ -26,6 +27,11 @@ type noDeadline struct{ rapid.TB }
 func anyOrder(t *rapid.T) {
 	ended := make(chan FlowInfo, 2)
 	b := New(Config{OnEnd: func(i FlowInfo) { ended <- i }})
+	defer func() { // however this ends, the goroutines of b do
+		now, cancel := context.WithCancel(context.Background())
+		cancel()
+		_ = b.Close(now) // an error says that a flow was left, which is checked below
+	}()
 	end := [2]*fake{newFake(t, "A"), newFake(t, "B")}
 	f, err := b.Join(end[0], end[1], Meta{})
 	if err != nil {
@@ -129,6 +135,7 @@ func TestNoEventIsLost(t *testing.T) {
 	for seed := range uint64(20) {
 		done := make(chan FlowInfo, 1)
 		b := New(Config{OnEnd: func(i FlowInfo) { done <- i }})
+		t.Cleanup(func() { _ = b.Close(context.Background()) })
 		a, o := newFake(t, "A"), newFake(t, "B")
 		a.chunk, o.chunk = 1000, 50
 		a.takes(0)

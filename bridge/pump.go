@@ -2,15 +2,13 @@ package bridge
 
 import (
 	"io"
-	"runtime"
 	"sync/atomic"
 	"syscall"
 
 	"github.com/tougw/tougw/internal/packet"
 )
 
-// yieldAfter is how many bytes a pump moves before it lets other goroutines
-// run: 16 full buffers, about a millisecond.
+// yieldAfter is how many bytes a pump moves before it lets other pumps run: 16 full buffers, about a millisecond.
 const yieldAfter = 16 * packet.Size
 
 // States of a pump. Between two events it is idle or stalled and has no
@@ -18,7 +16,7 @@ const yieldAfter = 16 * packet.Size
 const (
 	idle    uint32 = iota // waits for its source to become readable
 	stalled               // waits for its sink to become writable
-	running               // a goroutine is at work
+	running               // a worker has it, or it is in the queue of the workers
 	again                 // as running, and an event came meanwhile
 	dead                  // the flow is over; final
 )
@@ -26,8 +24,8 @@ const (
 // pump moves the bytes of one direction of a flow.
 type pump struct {
 	f    *Flow
-	from int    // index of the source in f.end; the sink is 1-from
-	goFn func() // p.run, made once so that starting it allocates nothing
+	from int   // index of the source in f.end; the sink is 1-from
+	next *pump // in the queue of the workers; theirs
 
 	state atomic.Uint32
 
@@ -48,7 +46,6 @@ type pump struct {
 
 func (p *pump) init(f *Flow, from int) {
 	p.f, p.from = f, from
-	p.goFn = p.run
 	p.readMax = p.fullRead()
 	if p.grow = f.b.cfg.growAfter(); p.grow != never {
 		p.readMax = startRead
@@ -62,7 +59,7 @@ func (p *pump) wake(wait uint32) {
 		switch p.state.Load() {
 		case wait:
 			if p.state.CompareAndSwap(wait, running) {
-				go p.goFn()
+				p.f.b.workers.run(p)
 				return
 			}
 		case running:
@@ -102,17 +99,22 @@ func (p *pump) kill() {
 	}
 }
 
-func (p *pump) run() {
+// run works until the pump has to wait or is dead. It reports whether it only
+// stopped to let others have their turn, and is to be called again.
+func (p *pump) run() (more bool) {
 	for {
 		next := p.move()
 		if p.f.settle() {
 			p.release()
 			p.state.Store(dead)
 			p.f.pumpEnded()
-			return
+			return false
+		}
+		if next == running {
+			return true
 		}
 		if p.state.CompareAndSwap(running, next) {
-			return
+			return false
 		}
 		p.state.Store(running)
 	}
@@ -127,7 +129,8 @@ func (p *pump) fresh() {
 }
 
 // move moves bytes until the source or the sink would block, the direction has
-// ended or the flow is over. It returns the state to wait in.
+// ended or the flow is over. It returns the state to wait in, or running when
+// others shall have their turn.
 func (p *pump) move() (next uint32) {
 	f := p.f
 	src, dst := f.end[p.from], f.end[1-p.from]
@@ -163,8 +166,7 @@ func (p *pump) move() (next uint32) {
 		// 3. Others have their turn; a buffer is not kept meanwhile.
 		if since >= yieldAfter {
 			p.release()
-			runtime.Gosched()
-			since = 0
+			return running
 		}
 		// 4. The next bytes.
 		if p.held == nil {

@@ -122,7 +122,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		return 0, net.ErrClosed
 	}
 	for {
-		n, err := unix.Read(s.fd, p)
+		n, err := rawRead(s.fd, p)
 		switch {
 		case n > 0:
 			s.checkRecv(n)
@@ -185,7 +185,7 @@ func (s *socket) Write(p []byte) (int, error) {
 		}
 	}
 	for done < len(p) {
-		n, err := unix.Write(s.fd, p[done:])
+		n, err := rawWrite(s.fd, p[done:])
 		switch {
 		case n > 0:
 			// A short count may be followed by room again. Only EAGAIN makes

@@ -77,6 +77,7 @@ type Edge struct {
 	tx    []txQueue
 	icmp  *rate.Limiter
 	stats edgeStats
+	acks  *ackHold[edgeFlow, edgePacket]
 
 	stack    *stack.Stack // from Run on
 	fwd      *tcp.Forwarder
@@ -121,6 +122,12 @@ func NewEdge(cfg EdgeConfig, dev Device) (*Edge, error) {
 		pending:  make(map[stack.TransportEndpointID]*Pending),
 		sources:  make(map[netip.Addr]int),
 	}
+	e.acks = newAckHold[edgeFlow](func(ps []edgePacket) {
+		for _, p := range ps {
+			e.writeNow([]*stack.PacketBuffer{p.PacketBuffer})
+			p.Release()
+		}
+	})
 	e.link = &link{
 		mtu: uint32(mtu),
 		// Received checksums are verified by the Edge, where the device did
@@ -187,6 +194,7 @@ func (e *Edge) stop() {
 		p.end(syscall.ECONNABORTED)
 	}
 	e.handlers.Wait()
+	e.acks.close()
 	e.stack.Destroy()
 }
 

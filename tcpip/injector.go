@@ -119,7 +119,9 @@ func (i *Injector) flush(k int) {
 // deliver hands aggregate k to the stack.
 func (i *Injector) deliver(k int) {
 	a := &i.aggs[k]
-	i.t.acks.received(i.ids[k], a.n, a.hdr[tcpFlagsOffset])
+	if i.t.acks.expects(a.n, a.hdr[tcpFlagsOffset]) {
+		i.t.acks.received(i.ids[k])
+	}
 	if a.n <= copyBelow {
 		i.t.inject(i.ids[k], a.hdr[:a.hlen], a.view.AsSlice()[:a.n])
 		return

@@ -130,6 +130,9 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 	if p[l4+tcpFlagsOffset]&(FlagSYN|FlagACK|FlagRST|FlagFIN) == FlagSYN {
 		e.endTimeWait(proto, &t)
 	}
+	if e.acks.expects(len(p)-hdrs, p[l4+tcpFlagsOffset]) {
+		e.acks.received(flowTo(&t))
+	}
 	h := buffer.NewViewWithData(p[:hdrs])
 	payload, taken := p[hdrs:], false
 	buf := buffer.MakeWithView(h)
@@ -146,6 +149,19 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 	_ = buf.Append(body)
 	e.link.deliver(proto, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}))
 	return taken
+}
+
+// flowTo names the flow of a captured packet as packets to the device do.
+func flowTo(t *packet.Tuple) edgeFlow {
+	f := edgeFlow{ports: uint32(t.Dst.Port())<<16 | uint32(t.Src.Port())}
+	if t.Dst.Addr().Is4() {
+		local, remote := t.Dst.Addr().As4(), t.Src.Addr().As4()
+		copy(f.local[:], local[:])
+		copy(f.remote[:], remote[:])
+		return f
+	}
+	f.local, f.remote = t.Dst.Addr().As16(), t.Src.Addr().As16()
+	return f
 }
 
 // endTimeWait makes room for a SYN whose connection is in TIME-WAIT at our end. The

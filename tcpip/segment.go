@@ -16,6 +16,7 @@ const (
 	tcpCsumOffset  = 16
 
 	tcpHeaderMax = 60
+	bareAckLen   = 32 // with timestamps (RFC 7323 appendix A)
 )
 
 // TCP flags as Segment.Flags gives them (RFC 9293 section 3.1).
@@ -146,4 +147,12 @@ func (s *Segment) Release() {
 	s.pkt = nil
 	clear(s.payload)
 	segmentPool.Put(s)
+}
+
+// flow implements holdable.
+func (s *Segment) flow() uint64 { return s.session }
+
+// bareAck implements holdable.
+func (s *Segment) bareAck() bool {
+	return s.left == 0 && !s.started && s.Flags() == FlagACK && s.hlen <= bareAckLen
 }

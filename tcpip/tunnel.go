@@ -98,7 +98,7 @@ func (c TunnelConfig) withDefaults() (TunnelConfig, error) {
 type Tunnel struct {
 	cfg   TunnelConfig
 	out   func([]*Segment)
-	acks  *ackHold
+	acks  *ackHold[uint64, *Segment]
 	link  *link
 	stack *stack.Stack
 	fwd   *tcp.Forwarder
@@ -130,7 +130,7 @@ func NewTunnel(cfg TunnelConfig, out func(segs []*Segment)) (*Tunnel, error) {
 	if err != nil {
 		return nil, err
 	}
-	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session), patience: minPatience, acks: newAckHold(out)}
+	t := &Tunnel{cfg: cfg, out: out, live: make(map[uint64]session), patience: minPatience, acks: newAckHold[uint64](out)}
 	t.link = &link{
 		mtu: uint32(cfg.MTU),
 		// The pseudo-headers of the two ends differ: checksums are made and

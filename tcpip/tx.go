@@ -1,8 +1,10 @@
 package tcpip
 
 import (
+	"encoding/binary"
 	"sync"
 
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 
 	"github.com/tougw/tougw/internal/packet"
@@ -16,10 +18,65 @@ type txQueue struct {
 	one   [1]packet.Out
 }
 
-// write gives packets of the stack to the device. They come from one endpoint
-// and so go to one queue, in order.
+// edgeFlow names a flow of an Edge by what its headers have.
+type edgeFlow struct {
+	local, remote [16]byte // an IPv4 address in the first four
+	ports         uint32
+}
+
+// edgePacket is a packet on its way to the device.
+type edgePacket struct{ *stack.PacketBuffer }
+
+// flow implements holdable.
+func (p edgePacket) flow() edgeFlow {
+	ip, th := p.NetworkHeader().Slice(), p.TransportHeader().Slice()
+	if len(th) < header.TCPMinimumSize {
+		return edgeFlow{}
+	}
+	f := edgeFlow{ports: binary.BigEndian.Uint32(th)}
+	if p.NetworkProtocolNumber == header.IPv4ProtocolNumber {
+		copy(f.local[:], ip[12:16])
+		copy(f.remote[:], ip[16:20])
+	} else {
+		copy(f.local[:], ip[8:24])
+		copy(f.remote[:], ip[24:40])
+	}
+	return f
+}
+
+// bareAck implements holdable.
+func (p edgePacket) bareAck() bool {
+	th := p.TransportHeader().Slice()
+	return p.Data().Size() == 0 && len(th) >= header.TCPMinimumSize && len(th) <= bareAckLen && th[tcpFlagsOffset] == FlagACK
+}
+
+// Release implements holdable.
+func (p edgePacket) Release() { p.DecRef() }
+
+// write gives packets of the stack to the device, but for acknowledgements that
+// can wait.
 func (e *Edge) write(pkts stack.PacketBufferList) int {
 	list := pkts.AsSlice()
+	if !e.acks.busy.Load() {
+		e.writeNow(list)
+		return len(list)
+	}
+	var few [4]edgePacket
+	ps := few[:0]
+	for _, pkt := range list {
+		pkt.IncRef()
+		ps = append(ps, edgePacket{pkt})
+	}
+	for _, p := range e.acks.pass(ps) {
+		e.writeNow([]*stack.PacketBuffer{p.PacketBuffer})
+		p.Release()
+	}
+	return len(list)
+}
+
+// writeNow gives packets to the device. They come from one endpoint and so go to
+// one queue, in order.
+func (e *Edge) writeNow(list []*stack.PacketBuffer) {
 	q := int(list[0].Hash % uint32(len(e.tx)))
 	tx := &e.tx[q]
 	tx.mu.Lock()
@@ -50,7 +107,6 @@ func (e *Edge) write(pkts stack.PacketBufferList) int {
 	clear(outs)
 	clear(parts)
 	tx.outs, tx.parts = outs, parts
-	return len(list)
 }
 
 // send gives one packet that is complete to queue q of the device.

@@ -1,0 +1,106 @@
+package bridge
+
+import (
+	"runtime"
+	"sync"
+)
+
+// workers run the pumps that have something to do. They are few and stay: a
+// goroutine for each event would begin with a small stack and have to copy it
+// several times on its way down through two stacks to the socket, which was an
+// eighth of a gateway's time under small messages. A pump never blocks for long, so
+// a few workers serve any number of flows.
+type workers struct {
+	max int // awake at a time
+
+	mu         sync.Mutex
+	head, tail *pump // waiting to be run, linked by pump.next
+	awake      int
+	idle       []*worker // the last one that went to sleep wakes first: its stack is warm
+	closed     bool
+}
+
+// worker is one goroutine of workers.
+type worker struct {
+	wake chan struct{} // holds a token for a sleeping worker that is to go on
+}
+
+func newWorkers() *workers {
+	// More than processors, since a worker may wait for a lock of a stack or
+	// for room in a socket; not many more, since each costs a thread's switch.
+	return &workers{max: 2 * runtime.GOMAXPROCS(0)}
+}
+
+// run has p run soon. It takes no lock but that of the workers, and allocates
+// nothing once as many workers exist as are needed.
+func (ws *workers) run(p *pump) {
+	ws.mu.Lock()
+	ws.push(p)
+	if ws.awake >= ws.max {
+		ws.mu.Unlock()
+		return
+	}
+	ws.awake++
+	n := len(ws.idle)
+	if n == 0 {
+		ws.mu.Unlock()
+		go ws.work(&worker{wake: make(chan struct{}, 1)})
+		return
+	}
+	w := ws.idle[n-1]
+	ws.idle = ws.idle[:n-1]
+	ws.mu.Unlock()
+	w.wake <- struct{}{}
+}
+
+func (ws *workers) push(p *pump) {
+	p.next = nil
+	if ws.tail == nil {
+		ws.head = p
+	} else {
+		ws.tail.next = p
+	}
+	ws.tail = p
+}
+
+// work runs pumps, and sleeps while there are none.
+func (ws *workers) work(w *worker) {
+	for {
+		ws.mu.Lock()
+		p := ws.head
+		if p == nil {
+			ws.awake--
+			if ws.closed {
+				ws.mu.Unlock()
+				return
+			}
+			ws.idle = append(ws.idle, w)
+			ws.mu.Unlock()
+			if _, more := <-w.wake; !more {
+				return
+			}
+			continue
+		}
+		if ws.head = p.next; ws.head == nil {
+			ws.tail = nil
+		}
+		ws.mu.Unlock()
+		p.next = nil
+		if p.run() {
+			ws.mu.Lock()
+			ws.push(p) // others have their turn first
+			ws.mu.Unlock()
+		}
+	}
+}
+
+// close lets the workers go once no pump is left to run.
+func (ws *workers) close() {
+	ws.mu.Lock()
+	defer ws.mu.Unlock()
+	ws.closed = true
+	for _, w := range ws.idle {
+		close(w.wake)
+	}
+	ws.idle = nil
+}
