@@ -27,7 +27,10 @@ type wheel struct {
 	slots [wheelSize]*RPC
 	used  [wheelSize / 64]uint64
 	count int
-	due   int64 // no timer is earlier; valid if count > 0
+	// firing: a slot is being emptied, and may not be filled by timers that belong
+	// there a whole turn later.
+	firing bool
+	due    int64 // no timer is earlier; valid if count > 0
 }
 
 func (w *wheel) insert(r *RPC, at int64) {
@@ -105,7 +108,7 @@ func (e *Engine) touch(now Instant) {
 
 // schedule makes the timer of r fire at a tick at the latest.
 func (e *Engine) schedule(r *RPC, at int64) {
-	if e.wheel.count == 0 {
+	if e.wheel.count == 0 && !e.wheel.firing {
 		e.fired = max(e.fired, e.tick)
 	}
 	at = max(at, e.fired+1)
@@ -132,7 +135,7 @@ func (e *Engine) runTimers() {
 		if tick > e.tick {
 			break
 		}
-		e.fired = tick
+		e.fired, e.wheel.firing = tick, true
 		for e.wheel.slots[tick%wheelSize] != nil {
 			r := e.wheel.slots[tick%wheelSize]
 			e.wheel.remove(r)
@@ -140,6 +143,7 @@ func (e *Engine) runTimers() {
 				e.schedule(r, next)
 			}
 		}
+		e.wheel.firing = false
 	}
 	e.fired = max(e.fired, e.tick)
 }

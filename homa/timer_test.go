@@ -235,6 +235,23 @@ func TestResponseNotGranted(t *testing.T) {
 	s.wantIdle()
 }
 
+// TestFarTimerFiresLate: an owner that is a tick late for the only timer, which is
+// then set again beyond what the wheel reaches, gets out of Advance.
+func TestFarTimerFiresLate(t *testing.T) {
+	s := newScripted(t, Config{Peer: PeerConfig{ResponseTimeoutTicks: 3000}})
+	s.serve(200, 10, 100_000)
+	s.sent()
+	for range 10 {
+		at, ok := s.e.Deadline()
+		if !ok {
+			t.Fatal("no deadline")
+		}
+		s.now = max(s.now, at+ms)
+		s.e.Advance(s.now)
+		s.sent()
+	}
+}
+
 // TestWheel compares the timer wheel with a list.
 func TestWheel(t *testing.T) {
 	r := rand.New(rand.NewPCG(1, 2))
