@@ -117,7 +117,7 @@ type Config struct {
 
 	// ReceiveMemory and SendMemory bound the bytes held for received and for sent
 	// messages: 64 MiB each. PeerReceiveMemory and PeerSendMemory bound those of
-	// one peer: half of that. Shares are rounded up to chunks of 256 bytes to
+	// one peer: half of that, or enough for one message. Shares are rounded up to chunks of 256 bytes to
 	// 16 KiB.
 	ReceiveMemory, SendMemory         int64
 	PeerReceiveMemory, PeerSendMemory int64
@@ -199,9 +199,9 @@ func (c Config) withDefaults() Config {
 	setInt(&c.SendFIFOFraction, 50)
 	setInt(&c.ReceiveMemory, 64<<20)
 	setInt(&c.SendMemory, 64<<20)
-	setInt(&c.PeerReceiveMemory, c.ReceiveMemory/2)
-	setInt(&c.PeerSendMemory, c.SendMemory/2)
 	setInt(&c.ReceiveWindow, c.MaxMessage)
+	setInt(&c.PeerReceiveMemory, max(c.ReceiveMemory/2, min(c.ReceiveMemory, c.receiveShare(c.MaxMessage))))
+	setInt(&c.PeerSendMemory, max(c.SendMemory/2, min(c.SendMemory, shareOf(c.MaxMessage))))
 	setInt(&c.SendAhead, 256<<10)
 	setInt(&c.MaxCalls, 65_536)
 	setInt(&c.MaxServed, 65_536)

@@ -285,7 +285,7 @@ func TestConfigErrors(t *testing.T) {
 		"MaxOvercommit":     func(c *Config) { c.MaxOvercommit = 65 },
 		"FIFOGrantFraction": func(c *Config) { c.FIFOGrantFraction = 501 },
 		"ReceiveWindow":     func(c *Config) { c.ReceiveWindow = 1000 },
-		"ReceiveMemory":     func(c *Config) { c.ReceiveMemory = 1 << 20; c.PeerReceiveMemory = 2 << 20 },
+		"ReceiveMemory":     func(c *Config) { c.ReceiveMemory = 999_999; c.PeerReceiveMemory = 2 << 20 },
 		"PeerReceiveMemory": func(c *Config) { c.PeerReceiveMemory = 999_999 },
 		"PeerSendMemory":    func(c *Config) { c.PeerSendMemory = 999_999 },
 		"MaxData":           func(c *Config) { c.Peer.MaxData = 63 },
