@@ -106,6 +106,7 @@
 //
 // A Framing is safe for concurrent use; a Scanner or Encoder belongs to one
 // goroutine at a time. A scanner holds nothing of the stream, apart from the
-// stack of open aggregates in resp. Errors, refusals, DNS questions and net/http
+// stack of open aggregates in resp and one header block of at most 1 KiB in
+// http1, which is not parsed again when it is repeated. Errors, refusals, DNS questions and net/http
 // allocate; nothing else does.
 package framing

@@ -25,8 +25,8 @@ type Framing interface {
 
 // Traits are the properties of a framing.
 type Traits struct {
-	// Window is the largest number of bytes, at least 1, that a scanner may leave
-	// behind (see [Scanner]). A buffer that holds so many always gets ahead.
+	// Window is at least 1: a scanner always leaves fewer bytes behind than this
+	// (see [Scanner]), so that a buffer of this size always gets ahead.
 	Window int
 	// Max is the largest message in bytes: what one RPC carries, including
 	// whatever of the framing stays in it.

@@ -321,4 +321,3 @@ func FuzzAnswer(f *testing.F) {
 		}
 	})
 }
-

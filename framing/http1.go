@@ -1,6 +1,7 @@
 package framing
 
 import (
+	"bytes"
 	"fmt"
 	"net/http"
 	"strconv"
@@ -73,6 +74,9 @@ type httpScanner struct {
 	body   httpBody
 	err    error
 	req    Request
+
+	repeat []byte  // the header block that req and head are of
+	of     Request // what the response with it answered
 }
 
 // Scan implements Scanner.
@@ -98,12 +102,16 @@ func (s *httpScanner) scan(buf []byte, eof bool, req *Request) (Result, error) {
 		if s.what == requests && !s.inside && s.lint.lines == 0 {
 			// RFC 9112 section 2.2: empty lines before a request are ignored.
 			if n := emptyLines(buf); n > 0 {
+				s.lint.reset()
 				return Result{Advance: n}, nil
 			}
 		}
-		size, err := s.lint.head(buf, s.f.head, s.what)
+		size, err := s.parse(buf, req)
 		if err != nil {
-			return r, err
+			if s.what == requests && size > 0 {
+				r.Request = &s.req
+			}
+			return Result{Request: r.Request}, err
 		}
 		if size == 0 {
 			if eof {
@@ -111,22 +119,10 @@ func (s *httpScanner) scan(buf []byte, eof bool, req *Request) (Result, error) {
 			}
 			return r, nil
 		}
-		if s.what == requests {
-			s.req, err = s.head.request(buf[:size], &s.lint)
-			r.Interim = s.head.interim
-		} else {
-			err = s.head.response(buf[:size], &s.lint, req)
-		}
-		s.lint.reset()
-		if err != nil {
-			if s.what == requests {
-				r.Request = &s.req
-			}
-			return Result{Request: r.Request}, err
-		}
 		if s.head.skip {
 			return Result{Advance: size}, nil
 		}
+		r.Interim = s.head.interim
 		n, r.Begin, s.inside = size, !s.inside, true
 		if s.head.body != bodyNext {
 			s.body.begin(s.head.body, s.head.length)
@@ -165,6 +161,37 @@ func (s *httpScanner) scan(buf []byte, eof bool, req *Request) (Result, error) {
 		s.inside, s.total = false, 0
 	}
 	return r, nil
+}
+
+// maxRepeat is the longest header block that a scanner keeps.
+const maxRepeat = 1024
+
+// parse looks at the header block at the front of buf and returns its size, or 0
+// when it is not complete. A connection often carries the same block again and
+// again, which means the same each time: net/http is not asked twice.
+func (s *httpScanner) parse(buf []byte, req *Request) (size int, err error) {
+	var of Request
+	if s.what == responses {
+		of.head, of.old = req.head, req.old
+	}
+	if s.lint.lines == 0 && len(s.repeat) > 0 && bytes.HasPrefix(buf, s.repeat) && of.head == s.of.head && of.old == s.of.old {
+		s.lint.reset()
+		return len(s.repeat), nil
+	}
+	size, err = s.lint.head(buf, s.f.head, s.what)
+	if size == 0 || err != nil {
+		return 0, err
+	}
+	if s.what == requests {
+		s.req, err = s.head.request(buf[:size], &s.lint)
+	} else {
+		err = s.head.response(buf[:size], &s.lint, req)
+	}
+	s.lint.reset()
+	if s.repeat, s.of = s.repeat[:0], of; size <= maxRepeat {
+		s.repeat = append(s.repeat, buf[:size]...)
+	}
+	return size, err
 }
 
 // emptyLines returns the size of the empty lines at the front of buf.

@@ -2,7 +2,6 @@ package framing
 
 import (
 	"bytes"
-	"strings"
 )
 
 // linter finds the end of a header block and refuses, before net/http parses it,
@@ -87,7 +86,7 @@ func (l *linter) field(line []byte) error {
 		return malformed("the field %s has no name", shown(line))
 	}
 	for _, c := range name {
-		if !isToken(c) {
+		if !isToken[c] {
 			return malformed("the name of the field %s is not a token", shown(line))
 		}
 	}
@@ -164,14 +163,17 @@ func is(b []byte, word string) bool {
 // may be allowed.
 func control(b []byte, tab bool) int {
 	for i, c := range b {
-		if c < ' ' && !(tab && c == '\t') || c == 0x7f {
+		if (c < ' ' || c == 0x7f) && !(tab && c == '\t') {
 			return i
 		}
 	}
 	return -1
 }
 
-// isToken reports whether c may be part of a token, RFC 9110 section 5.6.2.
-func isToken(c byte) bool {
-	return '0' <= c && c <= '9' || 'a' <= c|0x20 && c|0x20 <= 'z' || strings.IndexByte("!#$%&'*+-.^_`|~", c) >= 0
-}
+// isToken says which characters may be part of a token, RFC 9110 section 5.6.2.
+var isToken = func() (is [256]bool) {
+	for _, c := range "!#$%&'*+-.^_`|~0123456789abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ" {
+		is[c] = true
+	}
+	return is
+}()

@@ -94,12 +94,13 @@ func (s *respScanner) startCommand(buf []byte) (begin bool, skip int, err error)
 	}
 	n += part
 	var second []byte
-	if lookup(word, nil).class == classSubclass && count > 1 {
+	c := lookup(word, nil)
+	if c.class == classSubclass && count > 1 {
 		if second, part, err = respWordAt(buf[n:]); part == 0 || err != nil {
 			return false, 0, err
 		}
 	}
-	s.judge(word, second)
+	s.judge(c, word, second)
 	return true, 0, nil
 }
 
@@ -160,9 +161,10 @@ func (s *respScanner) startInline(buf []byte) (begin bool, skip int, err error) 
 	if len(word) == 0 {
 		return false, n, nil
 	}
-	second, _ := cutWord(rest)
-	if lookup(word, nil).class != classSubclass {
-		second = nil
+	c := lookup(word, nil)
+	var second []byte
+	if c.class == classSubclass {
+		second, _ = cutWord(rest)
 	}
 	// Redis looks for the end of the line up to a NUL only.
 	if bytes.IndexByte(body, 0) >= 0 {
@@ -176,7 +178,7 @@ func (s *respScanner) startInline(buf []byte) (begin bool, skip int, err error) 
 	if bytes.EqualFold(word, []byte("POST")) || bytes.EqualFold(word, []byte("HOST:")) {
 		return false, 0, malformed("HTTP is not RESP")
 	}
-	s.judge(word, second)
+	s.judge(c, word, second)
 	s.req.kind = respInline
 	return true, 0, nil
 }
@@ -213,9 +215,8 @@ func lookup(word, second []byte) respCommand {
 	return respCommands[string(upper[:n])]
 }
 
-// judge fills in what is to be known of a command.
-func (s *respScanner) judge(word, second []byte) {
-	c := lookup(word, nil)
+// judge fills in what is to be known of the command c, given by its first words.
+func (s *respScanner) judge(c respCommand, word, second []byte) {
 	s.req = Request{Name: c.name}
 	if c.class == classSubclass {
 		c = lookup(word, second)
