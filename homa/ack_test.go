@@ -70,6 +70,23 @@ func TestAckOverflow(t *testing.T) {
 	s.wantSent("ACK(100)")
 }
 
+func TestFlushAcks(t *testing.T) {
+	s := newScripted(t, Config{})
+	a, b := s.call(1), s.call(1)
+	s.sent()
+	for _, r := range []*RPC{a, b} {
+		s.receive(data(r.ID()|1, 1, 0, 1))
+		readAll(t, r, s.now)
+	}
+	s.e.FlushAcks(s.now)
+	packets := s.sent()
+	if summary(packets) != "ACK(102,100)" || packets[0].SrcPort != 0x8000 || packets[0].DstPort != 4000 {
+		t.Fatalf("sent %+v", packets)
+	}
+	s.e.FlushAcks(s.now)
+	s.wantSent("")
+}
+
 func TestNeedAck(t *testing.T) {
 	t.Run("unknown", func(t *testing.T) {
 		s := newScripted(t, Config{})

@@ -129,8 +129,8 @@ type Config struct {
 	// message: 256 KiB.
 	SendAhead int
 	// MaxCalls bounds the calls that wait for a response, MaxServed the RPCs
-	// being served, MaxServedPerPeer those of one client: 65,536 each. Clients
-	// over the bound are told BUSY until there is room.
+	// being served: 65,536 each. MaxServedPerPeer bounds those of one client host: a
+	// quarter of MaxServed. Clients over the bound are told BUSY until there is room.
 	MaxCalls, MaxServed, MaxServedPerPeer int
 	// MaxPeers bounds peers that have state: 5000. A peer without RPCs is forgotten
 	// after PeerIdle (120 s), or earlier when the bound is reached.
@@ -205,7 +205,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.SendAhead, 256<<10)
 	setInt(&c.MaxCalls, 65_536)
 	setInt(&c.MaxServed, 65_536)
-	setInt(&c.MaxServedPerPeer, c.MaxServed)
+	setInt(&c.MaxServedPerPeer, max(c.MaxServed/4, 1))
 	setInt(&c.MaxPeers, 5000)
 	setInt(&c.PeerIdle, 120*time.Second)
 	setInt(&c.TombstoneLife, time.Second)

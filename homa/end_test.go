@@ -173,7 +173,7 @@ func (s *scripted) serve2(id uint64, response int) {
 // and, once there is room, to send them again.
 func TestUnserved(t *testing.T) {
 	for name, config := range map[string]Config{
-		"in all":   {MaxServed: 2},
+		"in all":   {MaxServed: 2, MaxServedPerPeer: 2},
 		"per peer": {MaxServedPerPeer: 2},
 	} {
 		t.Run(name, func(t *testing.T) {

@@ -43,6 +43,7 @@ type Engine struct {
 	chunks        chunkStore
 	receive, send memory
 	grants        granter
+	numGaps       int // of all messages
 
 	sendable      heap[*RPC]
 	sendableByAge heap[*RPC]

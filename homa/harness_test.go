@@ -238,7 +238,7 @@ func wantIdle(t testing.TB, e *Engine) {
 		s.HeldReceive != 0 || s.HeldSend != 0 || s.ReservedReceive != 0 || s.ReservedSend != 0 ||
 		s.WaitingReceive != 0 || s.WaitingSend != 0 || s.Incoming != 0 || s.GrantActive != 0 || s.GrantWaiting != 0 ||
 		e.wheel.count != 0 || e.sendable.len() != 0 || e.sendableByAge.len() != 0 || e.grants.byAge.len() != 0 ||
-		e.grants.waiting.len() != 0 || len(e.calls) != 0 || e.numServed != 0 {
+		e.grants.waiting.len() != 0 || len(e.calls) != 0 || e.numServed != 0 || e.numGaps != 0 {
 		t.Fatalf("state is left: %+v", s)
 	}
 }

@@ -6,6 +6,9 @@ import "slices"
 // 1,000,000 bytes lost, every other one, make 352.
 const maxGaps = 1024
 
+// maxAllGaps bounds those of all messages: 16 bytes each.
+const maxAllGaps = 1 << 18
+
 // span is a range of bytes of a message.
 type span struct{ start, end int }
 
@@ -24,7 +27,8 @@ type inbound struct {
 	window      int  // bytes that may be held
 	largest     int  // packet that came, in bytes of data
 	dropped     bool // something came that was beyond the window
-	announced   int  // bytes that the last Readable told of
+	round       resendRound
+	announced   int // bytes that the last Readable told of
 
 	// Granting, see granter.
 	grantable bool // counts in granter.incoming
@@ -33,6 +37,42 @@ type inbound struct {
 	slot      int  // in granter.active, -1: not there
 	incoming  int  // its part of granter.incoming
 	birth     uint64
+}
+
+// resendRound is one time of asking for what is missing. A sender that is only slow
+// has most of it on its way, and would send all of it once more for each round;
+// so a round asks for little, and for more only after all that the one before
+// asked for has come.
+type resendRound struct {
+	budget   int // bytes that a round may ask for
+	left     int // that this one still may
+	asked    int // bytes that it asked for
+	received int // of the message when it began
+	from     int // where to look for what is missing
+}
+
+const (
+	firstRound = 20_000
+	lastRound  = 1 << 20
+)
+
+// begin starts a round with the message at received bytes.
+func (r *resendRound) begin(received int) {
+	if r.asked > 0 && received-r.received >= r.asked {
+		r.budget = min(2*r.budget, lastRound)
+	} else {
+		r.budget = firstRound
+	}
+	*r = resendRound{budget: r.budget, left: r.budget, received: received}
+}
+
+// take counts a range that the round asks for and cuts it to what is left.
+func (r *resendRound) take(s span) span {
+	s.end = min(s.end, s.start+r.left)
+	r.left -= s.end - s.start
+	r.asked += s.end - s.start
+	r.from = s.end
+	return s
 }
 
 // limit is where the receive window ends.
@@ -75,10 +115,10 @@ const (
 	acceptedTooManyGaps
 )
 
-// add takes the bytes b of the message at the offset; store is false if b has no
-// bytes, only a length n. Bytes that are here already are left as they are, so
+// add takes the n bytes b of the message at the offset; b is nil for a virtual
+// message. It makes no gap if there are most of them already. Bytes that are here already are left as they are, so
 // a packet may overlap what came before in any way.
-func (m *inbound) add(offset, n int, b []byte) accepted {
+func (m *inbound) add(offset, n int, b []byte, most int) accepted {
 	end := offset + n
 	if n == 0 {
 		return acceptedDuplicate
@@ -87,20 +127,20 @@ func (m *inbound) add(offset, n int, b []byte) accepted {
 	before := m.received
 	switch {
 	case offset > m.end:
-		if len(m.gaps) >= maxGaps {
+		if len(m.gaps) >= most {
 			return acceptedTooManyGaps
 		}
 		m.gaps = append(m.gaps, span{m.end, offset})
 		m.keep(offset, end, offset, b)
 		m.end = end
 	case end > m.end:
-		if !m.fill(offset, m.end, offset, b) {
+		if !m.fill(offset, m.end, offset, b, most) {
 			return acceptedTooManyGaps
 		}
 		m.keep(m.end, end, offset, b)
 		m.end = end
 	default:
-		if !m.fill(offset, end, offset, b) {
+		if !m.fill(offset, end, offset, b, most) {
 			return acceptedTooManyGaps
 		}
 	}
@@ -119,7 +159,7 @@ func (m *inbound) keep(start, end, offset int, b []byte) {
 }
 
 // fill keeps what of [start, end) lies in gaps.
-func (m *inbound) fill(start, end, offset int, b []byte) bool {
+func (m *inbound) fill(start, end, offset int, b []byte, most int) bool {
 	i, _ := slices.BinarySearchFunc(m.gaps, start, func(g span, start int) int { return g.end - start - 1 })
 	for i < len(m.gaps) && m.gaps[i].start < end {
 		g := m.gaps[i]
@@ -134,7 +174,7 @@ func (m *inbound) fill(start, end, offset int, b []byte) bool {
 			m.gaps[i].end = from
 			i++
 		default:
-			if len(m.gaps) >= maxGaps {
+			if len(m.gaps) >= most {
 				return false
 			}
 			m.gaps[i].end = from

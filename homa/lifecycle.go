@@ -46,6 +46,7 @@ func (e *Engine) releaseReceive(r *RPC) {
 	m := &r.in
 	e.grants.finish(r)
 	m.content.dropAll()
+	e.numGaps -= len(m.gaps)
 	m.gaps = nil
 	if !e.config.Virtual {
 		e.receive.cancel(r, &r.peer.receive, &m.memory)

@@ -157,6 +157,19 @@ func (e *Engine) addAck(r *RPC) {
 	p.numAcks++
 }
 
+// FlushAcks queues an ACK for each peer that has not been told yet of responses that
+// are here. There is no need for it while the engine runs: acknowledgements go along
+// with data, and servers ask for them. It is for an owner that is about to stop.
+func (e *Engine) FlushAcks(now Instant) {
+	e.touch(now)
+	for _, p := range e.peers {
+		if p.numAcks > 0 {
+			a := p.takeAck() // names the packet's RPC
+			e.pushRaw(rawControl{kind: wire.Ack, peer: p, to: p.addr, source: a.ClientPort, destination: a.ServerPort, id: a.ClientID})
+		}
+	}
+}
+
 // takeAck returns one of the noted RPCs, to go along with data.
 func (p *peer) takeAck() (a wire.AckEntry) {
 	if p.numAcks > 0 {

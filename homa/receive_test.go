@@ -90,7 +90,7 @@ func TestInbound(t *testing.T) {
 					fresh++
 				}
 			}
-			outcome := m.add(start, n, nil)
+			outcome := m.add(start, n, nil, maxGaps)
 			count += fresh
 			if (outcome == acceptedNew) != (fresh > 0) || m.received != count {
 				t.Fatalf("add [%d:%d): %v, %d bytes, want %d", start, start+n, outcome, m.received, count)

@@ -178,7 +178,53 @@ func TestAskOnlyForGranted(t *testing.T) {
 	s.receive(data(200, 500_000, 0, 1000))
 	s.sent()
 	s.tick(5)
-	s.wantSent("RESEND(1000,39000)")
+	s.wantSent("RESEND(1000,20000)")
+	s.receive(data(200, 500_000, 1000, 21_000))
+	s.tick(5)
+	s.wantSent("RESEND(21000,19000)")
+}
+
+// TestResendRounds: the first round asks for 20,000 bytes, gaps first, each next one
+// for twice as much if all of them came, and a GRANT goes beside what is not asked for.
+func TestResendRounds(t *testing.T) {
+	s := newScripted(t, Config{GrantWindow: 300_000, FIFOGrantFraction: -1})
+	const length = 900_000
+	s.receive(data(200, length, 0, 1000))
+	s.wantSent("GRANT(301000,0)")
+	s.receive(data(200, length, 5000, 6000))
+	s.sent()
+	for _, want := range []string{"RESEND(1000,4000) RESEND(6000,16000)", "RESEND(1000,4000) RESEND(6000,16000)"} {
+		s.tick(5)
+		s.wantSent(want + " GRANT(302000,0)")
+	}
+	s.receive(data(200, length, 1000, 5000))
+	s.receive(data(200, length, 6000, 22_000))
+	s.sent()
+	s.tick(5)
+	s.wantSent("RESEND(22000,40000) GRANT(322000,0)")
+	s.receive(data(200, length, 22_000, 62_000))
+	s.sent()
+	s.tick(5)
+	s.wantSent("RESEND(62000,80000) GRANT(362000,0)")
+	s.tick(5)
+	s.wantSent("RESEND(62000,20000) GRANT(362000,0)")
+}
+
+// TestNeedAckAsksOnce: a server that asks each tick draws no RESEND each tick.
+func TestNeedAckAsksOnce(t *testing.T) {
+	s := newScripted(t, Config{})
+	s.call(1)
+	s.sent()
+	asked := 0
+	for range 12 {
+		s.receive(needAck(101))
+		asked += len(s.sent())
+		s.tick(1)
+		s.sent()
+	}
+	if asked != 1 { // the timer asks again
+		t.Fatalf("%d RESENDs for 12 NEED_ACKs in 12 ticks", asked)
+	}
 }
 
 func TestAskForResponse(t *testing.T) {

@@ -67,7 +67,7 @@ type RPC struct {
 	controls      control
 	queued        bool
 	grantPriority uint8
-	resendFrom    int
+	asked         int64 // tick of the last request for what is missing
 
 	// Events that wait.
 	readableWaits, writableWaits bool

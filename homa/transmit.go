@@ -55,8 +55,11 @@ func (e *Engine) queueControl(r *RPC, c control) {
 
 // queueResend asks for what is missing of the message that r receives.
 func (e *Engine) queueResend(r *RPC) {
-	r.resendFrom = 0
-	e.queueControl(r, controlResend)
+	r.asked = e.tick
+	if r.controls&controlResend == 0 {
+		r.in.round.begin(r.in.received)
+		e.queueControl(r, controlResend)
+	}
 }
 
 func (e *Engine) pushRaw(raw rawControl) {
@@ -333,12 +336,21 @@ func (e *Engine) fillResend(r *RPC, k *wire.Packet) bool {
 			k.RangeLength = 100
 		}
 	case r.state == Receiving:
-		s, ok := r.in.missing(r.resendFrom)
+		s, ok := r.in.missing(r.in.round.from)
 		if !ok {
 			r.controls &^= controlResend
 			return false
 		}
-		r.resendFrom = s.end
+		if r.in.round.left == 0 {
+			r.controls &^= controlResend
+			if r.in.granted > r.in.unscheduled {
+				// A lost GRANT shows in the end of the range asked for, which this
+				// round does not reach.
+				r.controls |= controlGrant
+			}
+			return false
+		}
+		s = r.in.round.take(s)
 		k.Offset, k.RangeLength = uint32(s.start), int32(s.end-s.start)
 	default:
 		r.controls &^= controlResend
