@@ -30,7 +30,7 @@ func TestCutDoesNotAllocate(t *testing.T) {
 	dst := make([]byte, record)
 	if n := testing.AllocsPerRun(100, func() {
 		s := newSegment(pkt)
-		for s.Cut(dst) > 0 {
+		for s.Cut(dst, true) > 0 {
 		}
 		s.Release()
 	}); n != 0 && !raceEnabled {
@@ -96,7 +96,7 @@ func BenchmarkCut(b *testing.B) {
 	b.ReportAllocs()
 	for b.Loop() {
 		s := newSegment(pkt)
-		for s.Cut(dst) > 0 {
+		for s.Cut(dst, true) > 0 {
 		}
 		s.Release()
 	}

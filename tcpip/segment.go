@@ -100,11 +100,11 @@ func (s *Segment) Len() int {
 
 // Cut writes the next piece to dst, which it borrows: a complete TCP segment of
 // at most len(dst) bytes with its sequence number, with FIN and PSH on the last
-// piece only and CWR on the first only, and with a checksum over header and
-// data without a pseudo-header. It gives the length of the piece: zero when all
-// was cut, or when dst has no room for a header and one byte of the payload
-// that is left.
-func (s *Segment) Cut(dst []byte) int {
+// piece only and CWR on the first only. With sum it has a checksum over header
+// and data without a pseudo-header, which is never zero; without, zero. It gives
+// the length of the piece: zero when all was cut, or when dst has no room for a
+// header and one byte of the payload that is left.
+func (s *Segment) Cut(dst []byte, sum bool) int {
 	n := min(s.left, len(dst)-s.hlen)
 	if n < 0 || n == 0 && (s.left > 0 || s.started) {
 		return 0
@@ -124,7 +124,13 @@ func (s *Segment) Cut(dst []byte) int {
 	s.seq += uint32(n)
 	s.left -= n
 	s.started = true
-	binary.BigEndian.PutUint16(dst[tcpCsumOffset:], ^checksum.Checksum(dst, 0))
+	if sum {
+		c := ^checksum.Checksum(dst, 0)
+		if c == 0 {
+			c = 0xffff // the same number in one's complement, and zero says that there is none
+		}
+		binary.BigEndian.PutUint16(dst[tcpCsumOffset:], c)
+	}
 	return len(dst)
 }
 

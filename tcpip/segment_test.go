@@ -58,13 +58,15 @@ func TestCutReassembles(t *testing.T) {
 		dst := make([]byte, 1<<16)
 		for first := true; s.Len() > 0; first = false {
 			room := s.HeaderLen() + rapid.IntRange(1, 3000).Draw(t, "room")
-			n := s.Cut(dst[:room])
+			sum := rapid.Bool().Draw(t, "sum")
+			n := s.Cut(dst[:room], sum)
 			if n < s.HeaderLen() || n > room {
 				t.Fatalf("cut %d bytes into %d", n, room)
 			}
 			p := dst[:n]
-			if checksum.Checksum(p, 0) != 0xffff {
-				t.Fatal("wrong checksum")
+			field := binary.BigEndian.Uint16(p[16:])
+			if sum && (field == 0 || checksum.Checksum(p, 0) != 0xffff) || !sum && field != 0 {
+				t.Fatalf("checksum %#x, wanted %v", field, sum)
 			}
 			if at := binary.BigEndian.Uint32(p[4:]); at != seq+uint32(len(got)) {
 				t.Fatalf("sequence number %d, want %d", at, seq+uint32(len(got)))
@@ -82,7 +84,7 @@ func TestCutReassembles(t *testing.T) {
 			}
 			got = append(got, p[s.HeaderLen():]...)
 		}
-		if s.Cut(dst) != 0 {
+		if s.Cut(dst, true) != 0 {
 			t.Fatal("cut more than there is")
 		}
 		if !bytes.Equal(got, want) {
@@ -97,7 +99,7 @@ func TestCutNeedsRoom(t *testing.T) {
 	s := newSegment(pkt)
 	defer s.Release()
 	for n := range 21 {
-		if k := s.Cut(make([]byte, n)); k != 0 {
+		if k := s.Cut(make([]byte, n), true); k != 0 {
 			t.Errorf("cut %d bytes into %d", k, n)
 		}
 	}
@@ -278,6 +280,12 @@ func TestInjectorDropsWhatIsMalformed(t *testing.T) {
 	st := &tun.stats
 	if st.dropMalformed.Load()+st.dropChecksum.Load() != uint64(len(good)+4) || len(got.pkts) != 0 {
 		t.Errorf("%d malformed, %d with wrong checksum, %d delivered", st.dropMalformed.Load(), st.dropChecksum.Load(), len(got.pkts))
+	}
+	// No checksum is none that could be wrong.
+	in.Inject(1, change(func(b []byte) { b[16], b[17] = 0, 0 }))
+	in.Flush()
+	if len(got.pkts) != 1 {
+		t.Errorf("%d delivered of one without a checksum", len(got.pkts))
 	}
 }
 

@@ -313,7 +313,7 @@ func TestTunnelReset(t *testing.T) {
 		s := <-out
 		defer s.Release()
 		buf := make([]byte, 100)
-		n := s.Cut(buf)
+		n := s.Cut(buf, true)
 		if s.Session() != 0xabc || s.Flags()&FlagRST == 0 || binary.BigEndian.Uint32(buf[4:]) != 9 || checksum.Checksum(buf[:n], 0) != 0xffff {
 			t.Errorf("answer to session %#x: % x", s.Session(), buf[:n])
 		}

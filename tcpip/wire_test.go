@@ -136,7 +136,7 @@ func (w *wire) run(l *leg, to *Tunnel, toB bool) {
 				}
 			}
 			id, ok := w.translate(s.Session(), toB, s.Flags()&FlagSYN != 0)
-			for n := s.Cut(buf); n > 0; n = s.Cut(buf) {
+			for n := s.Cut(buf, true); n > 0; n = s.Cut(buf, true) {
 				seg := buf[:n]
 				if w.tap != nil {
 					w.tap(toB, s.Session(), seg)

@@ -71,6 +71,9 @@ const (
 	drainLen   = 2
 
 	helloFlagReply = 0x01
+
+	// capNoChecksum: the sender takes segments without a transport checksum.
+	capNoChecksum = 1 << 0
 )
 
 // append adds the message in wire form to b, without the GUE header and ExID.

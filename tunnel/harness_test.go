@@ -316,7 +316,7 @@ func (s *segment) Len() int {
 	}
 	return testHeader + len(s.left)
 }
-func (s *segment) Cut(dst []byte) int {
+func (s *segment) Cut(dst []byte, sum bool) int {
 	if len(dst) < testHeader || s.Len() == 0 {
 		return 0
 	}
@@ -324,6 +324,9 @@ func (s *segment) Cut(dst []byte) int {
 	binary.BigEndian.PutUint16(dst, 40000)
 	binary.BigEndian.PutUint16(dst[2:], 443)
 	dst[12], dst[13] = 5<<4, s.flags
+	if sum {
+		dst[16] = 1 // stands for a checksum
+	}
 	n := copy(dst[testHeader:], s.left)
 	s.left, s.first = s.left[n:], false
 	return testHeader + n
@@ -414,7 +417,7 @@ func encap(src, dst uint64, addrs []byte, flags uint8) []byte {
 	if err != nil {
 		panic(err)
 	}
-	newSegment(0, flags, nil).Cut(b[n : n+testHeader])
+	newSegment(0, flags, nil).Cut(b[n:n+testHeader], true)
 	return b[:n+testHeader]
 }
 

@@ -64,6 +64,7 @@ type Link struct {
 	ownMTU     int          // path MTU that this side is configured for, 0 when it is not
 	pathMTU    int          // the smaller of that and the peer's; set before the link carries
 	maxPlain   atomic.Int64 // largest plaintext that fits it
+	noSum      atomic.Bool  // the peer does without transport checksums: the record protects the segment
 
 	inst    atomic.Pointer[instance] // nil until the hello
 	queue   *queue
@@ -282,7 +283,7 @@ func (l *Link) sendControl(c *control, send func(b []byte, size int) error) {
 
 func (l *Link) sendHello(reply bool) {
 	l.control(&control{typ: ctlHello, hello: hello{
-		reply: reply, low: protocolVersion, high: protocolVersion,
+		reply: reply, low: protocolVersion, high: protocolVersion, capabilities: capNoChecksum,
 		instance: l.node.cfg.Instance, pathMTU: uint16(l.ownMTU),
 	}})
 }

@@ -304,6 +304,7 @@ func (n *Node) hello(l *Link, h hello) {
 	if h.pathMTU >= MinPathMTU && (l.ownMTU == 0 || int(h.pathMTU) < l.pathMTU) {
 		l.setPathMTU(int(h.pathMTU))
 	}
+	l.noSum.Store(h.capabilities&capNoChecksum != 0)
 	b, err := n.bind(l, key)
 	if err != nil {
 		if l.close(err) {

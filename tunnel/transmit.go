@@ -19,8 +19,9 @@ type Segment interface {
 	Len() int
 	// Cut writes the next wire segment, header and payload, into dst and
 	// returns its length, which is at most len(dst). It returns 0 at the end,
-	// or when dst cannot hold the header and a byte of what is left.
-	Cut(dst []byte) int
+	// or when dst cannot hold the header and a byte of what is left. With sum
+	// it fills in the transport checksum, else zero.
+	Cut(dst []byte, sum bool) int
 	// Release ends the use of the segment.
 	Release()
 }
@@ -230,6 +231,7 @@ type run struct {
 func (r *run) segment(o outbound) {
 	l := r.link
 	c := &l.node.counters
+	sum := !l.noSum.Load()
 	for left := o.seg.Len(); left > 0; left = o.seg.Len() {
 		var h [gue.MaxSessionLen]byte
 		hlen := o.sess.header(h[:], o.seg.Flags())
@@ -249,7 +251,7 @@ func (r *run) segment(o outbound) {
 		}
 		rec := r.buf[r.n : r.n+size]
 		copy(rec[l.head:], h[:hlen])
-		m := o.seg.Cut(rec[l.head+hlen : l.head+hlen+n])
+		m := o.seg.Cut(rec[l.head+hlen:l.head+hlen+n], sum)
 		if m == 0 {
 			c.drops.count(DropTooLarge)
 			return

@@ -3,6 +3,7 @@ package tunnel
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"slices"
 	"strings"
@@ -21,6 +22,23 @@ func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 func bubble(t *testing.T, f func(t *testing.T)) {
 	t.Helper()
 	synctest.Test(t, f)
+}
+
+// TestChecksumIsLeftOutByAgreement: only towards a peer that said it can do
+// without.
+func TestChecksumIsLeftOutByAgreement(t *testing.T) {
+	bubble(t, func(t *testing.T) {
+		p := newPair(t, Config{})
+		ida, idb := p.open()
+		for _, without := range []bool{true, false} {
+			p.a.send(ida, tcpACK, "data")
+			got := p.b.wantInjected(idb)
+			if seg := got[len(got)-1].seg; (binary.BigEndian.Uint16(seg[16:]) == 0) != without {
+				t.Errorf("checksum left out: %v, want %v", !without, without)
+			}
+			p.pa.link.Load().noSum.Store(false) // as after the hello of an older version
+		}
+	})
 }
 
 func TestSessionIDsFollowTheDraft(t *testing.T) {
