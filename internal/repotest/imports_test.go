@@ -24,17 +24,19 @@ var owners = []struct {
 // other: the consumer declares the interface that it needs, and gateway plugs
 // them together.
 var layers = map[string][]string{
-	"cmd":      {"gateway", "config"},
-	"gateway":  {"bridge", "tunnel", "tcpip", "homa", "dtls", "tun", "config", "gue"},
-	"tunnel":   {"gue"},
-	"bridge":   nil,
-	"config":   nil,
-	"dtls":     nil,
-	"gue":      nil,
-	"homa":     nil,
-	"tcpip":    nil,
-	"tun":      nil,
-	"internal": nil,
+	"cmd":       {"gateway", "config", "homa"},
+	"gateway":   {"bridge", "tunnel", "tcpip", "homa", "dtls", "tun", "config", "gue", "translate", "framing"},
+	"translate": {"framing", "homa"},
+	"tunnel":    {"gue"},
+	"bridge":    nil,
+	"config":    {"framing"},
+	"dtls":      nil,
+	"framing":   nil,
+	"gue":       nil,
+	"homa":      nil,
+	"tcpip":     nil,
+	"tun":       nil,
+	"internal":  nil,
 }
 
 // base is what everything stands on and imports nothing of this module.
