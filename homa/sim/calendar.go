@@ -111,29 +111,31 @@ func (c *calendar) insertToday(e event) {
 	day[i] = e
 }
 
-// peek gives the time of the next event.
-func (c *calendar) peek() (picos, bool) {
+// pop takes the next event that is not later than until, if there is one. What is
+// pushed after it found none must not be earlier than until.
+func (c *calendar) pop(until picos) (event, bool) {
 	for c.next == len(c.events) {
-		if c.count == 0 && len(c.late) == 0 {
-			return 0, false
+		if c.today >= dayOf(until) {
+			return event{}, false
 		}
-		c.turn()
+		c.turn(dayOf(until))
 	}
-	return c.events[c.next].at, true
+	if e := c.events[c.next]; e.at <= until {
+		c.next++
+		return e, true
+	}
+	return event{}, false
 }
 
-// pop takes the next event; peek must have found one.
-func (c *calendar) pop() event {
-	e := c.events[c.next]
-	c.next++
-	return e
-}
-
-// turn leaves today, whose events have all happened, for the next day.
-func (c *calendar) turn() {
+// turn leaves today, whose events have all happened, for the next day, or for a
+// later one up to last if nothing happens before.
+func (c *calendar) turn(last int64) {
 	c.today++
 	if c.count == 0 {
-		c.today = max(c.today, dayOf(c.late[0].at))
+		if len(c.late) > 0 {
+			last = min(last, dayOf(c.late[0].at))
+		}
+		c.today = max(c.today, last)
 	}
 	for len(c.late) > 0 && dayOf(c.late[0].at) < c.today+yearDays {
 		c.put(c.popLate())

@@ -50,6 +50,16 @@ type Config struct {
 	FIFOShare int
 }
 
+// answers reports whether servers answer with messages of the workload. They do
+// where messages are so short that a response of one byte to each would be a good
+// part of the traffic, and of the most urgent kind: in W1 and W2. With longer
+// messages the byte is no matter, and without answers all messages begin at
+// times that nothing else decides about.
+func (c *Config) answers() bool {
+	const little = 20
+	return c.Workload.Mean(func(length int) float64 { return float64(messageWire(length)) }) < float64(little*dataWire(1))
+}
+
 // meanService is the mean of the exponentially distributed time that a host takes
 // to answer a request: much longer than what packets do to each other, so that
 // responses begin as randomly as requests do.
@@ -63,18 +73,29 @@ const maxIncoming = 1 << 30
 const messagePort = 4000
 
 // DefaultConfig is a run of the paper's simulation: its fabric, 80 % load. How
-// long it must be depends on the workload: about 50,000 messages, but not less
-// than four times what the longest takes, and 2 to 200 ms.
+// long it is depends on the workload: enough for thousands of messages and for
+// the longest ones to come and go, and about a minute's work.
 func DefaultConfig(w *Workload) Config {
 	c := Config{Fabric: PaperFabric(), Workload: w, Scheme: Schemes[0], Load: 0.8, Seed: 1}
-	rate := c.rate() * float64(c.Fabric.Hosts())
-	longest := c.Fabric.best(w.Longest(), false)
-	const messages = 50_000
-	c.Measure = max(time.Duration(messages/rate*1e9), 4*time.Duration(longest/nanosecond))
-	c.Measure = min(max(c.Measure, 2*time.Millisecond), 200*time.Millisecond)
-	c.Warmup = c.Measure / 4
-	c.Drain = c.Measure
+	measure := 120 * time.Millisecond
+	switch w.Name {
+	case "W1":
+		measure = 2 * time.Millisecond
+	case "W2":
+		measure = 6 * time.Millisecond
+	case "W3":
+		measure = 30 * time.Millisecond
+	case "W4":
+		measure = 80 * time.Millisecond
+	}
+	c.SetMeasure(measure)
 	return c
+}
+
+// SetMeasure sets how long messages are measured, and the times before and after
+// in proportion.
+func (c *Config) SetMeasure(d time.Duration) {
+	c.Warmup, c.Measure, c.Drain = d/2, d, d/4
 }
 
 func (c *Config) unscheduled() int {
@@ -85,16 +106,21 @@ func (c *Config) unscheduled() int {
 }
 
 // wirePerMessage is the mean number of bytes that a message puts on the links
-// into hosts: its own packets and its grants.
+// into hosts: its own packets, its grants, and its response unless that is another
+// message.
 func (c *Config) wirePerMessage() float64 {
+	response := dataWire(1)
+	if c.answers() {
+		response = 0
+	}
 	return c.Workload.Mean(func(length int) float64 {
 		scheduled := max(0, length-c.unscheduled())
 		grants := (scheduled + maxData - 1) / maxData
-		return float64(messageWire(length) + int64(grants)*grantWire)
+		return float64(messageWire(length) + int64(grants)*grantWire + response)
 	})
 }
 
-// rate is how many messages a second each host sends, requests and responses.
+// rate is how many messages of the workload a second each host sends.
 func (c *Config) rate() float64 {
 	return c.Load * float64(c.Fabric.HostRate) / 8 / c.wirePerMessage()
 }

@@ -7,8 +7,10 @@
 // the bytes of messages do not, only their number. Traffic is that of the Homa
 // papers: lengths from their workloads W1 to W5, receivers at random, Poisson
 // arrivals at a given load of the network. The papers simulate messages in one
-// direction. Homa only knows RPCs, so half of the messages are requests, and each
-// is answered after a random time (mean 50 µs) with another message of the same
+// direction; Homa only knows RPCs. In W3 to W5 a message is the request of an
+// RPC whose response is one byte. In W1 and W2 such bytes would be a good part of the
+// traffic, so half of the messages are requests, and each is answered after a
+// random time (mean 50 µs) with another message of the
 // workload; both count alike. The slowdown of a message is the time from the moment
 // its sender has it until the receiver's software has the last byte, over the
 // best possible time for its length and its way (Fabric.best). Lengths above the

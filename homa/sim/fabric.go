@@ -194,22 +194,21 @@ func picoseconds(d time.Duration) picos { return picos(d) * nanosecond }
 // run lets time pass up to and including the instant until.
 func (n *network) run(until picos) {
 	for {
-		at, ok := n.calendar.peek()
-		if !ok || at > until {
+		e, ok := n.calendar.pop(until)
+		if !ok {
 			n.now = max(n.now, until)
 			return
 		}
-		e := n.calendar.pop()
-		n.now = at
+		n.now = e.at
 		switch e.kind {
 		case packetArrives:
 			n.arrive(int32(e.arg))
 		case portFree:
 			n.portFree(int32(e.arg))
 		case taskDue:
-			n.task(at, e.arg)
+			n.task(e.at, e.arg)
 		default:
-			n.stations[e.arg].alarm(at, e.kind)
+			n.stations[e.arg].alarm(e.at, e.kind)
 		}
 	}
 }

@@ -236,11 +236,15 @@ func TestBadFabricsAreRefused(t *testing.T) {
 func TestCalendarKeepsOrder(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
 	var c calendar
-	var now, last picos
-	var lastSeq uint32
-	pending, popped := 0, 0
+	var now picos
+	var last event
+	type key struct {
+		at  picos
+		seq uint32
+	}
+	pending := map[key]bool{}
 	for step := range 200_000 {
-		if pending == 0 || step < 150_000 && random.IntN(9) < 5 {
+		if len(pending) == 0 || step < 150_000 && random.IntN(9) < 5 {
 			var delay picos
 			switch random.IntN(10) {
 			case 0: // beyond the year
@@ -249,34 +253,36 @@ func TestCalendarKeepsOrder(t *testing.T) {
 			default:
 				delay = picos(random.Int64N(int64(2 * microsecond)))
 			}
-			c.push(now+delay/1000*1000, hostTimer, 0)
-			pending++
+			at := now + delay/1000*1000
+			pending[key{at, c.seq}] = true
+			c.push(at, hostTimer, 0)
 			continue
 		}
-		at, ok := c.peek()
+		until := now + picos(random.Int64N(int64(100*nanosecond)))
+		if random.IntN(100) == 0 {
+			until += 100 * microsecond
+		}
+		e, ok := c.pop(until)
 		if !ok {
-			t.Fatalf("step %d: empty with %d events pending", step, pending)
+			now = until
+			continue
 		}
-		e := c.pop()
-		if e.at != at || e.at < last || e.at == last && popped > 0 && int32(e.seq-lastSeq) < 0 {
-			t.Fatalf("step %d: event %d at %d after event %d at %d", step, e.seq, e.at, lastSeq, last)
+		if e.at < now || e.at > until || e.before(&last) || !pending[key{e.at, e.seq}] {
+			t.Fatalf("step %d: event %d at %d after event %d at %d, between %d and %d", step, e.seq, e.at, last.seq, last.at, now, until)
 		}
-		now, last, lastSeq = e.at, e.at, e.seq
-		pending--
-		popped++
+		delete(pending, key{e.at, e.seq})
+		now, last = e.at, e
 	}
-	for ; pending > 0; pending-- {
-		if _, ok := c.peek(); !ok {
-			t.Fatalf("empty with %d events pending", pending)
+	for range len(pending) {
+		e, ok := c.pop(now + second)
+		if !ok || e.before(&last) || !pending[key{e.at, e.seq}] {
+			t.Fatalf("%v: event %d at %d after event %d at %d", ok, e.seq, e.at, last.seq, last.at)
 		}
-		if e := c.pop(); e.at < last {
-			t.Fatalf("event at %d after %d", e.at, last)
-		} else {
-			last = e.at
-		}
+		delete(pending, key{e.at, e.seq})
+		last = e
 	}
-	if at, ok := c.peek(); ok {
-		t.Errorf("an event at %d is left over", at)
+	if e, ok := c.pop(now + 2*second); ok {
+		t.Errorf("an event at %d is left over", e.at)
 	}
 }
 

@@ -135,15 +135,18 @@ func (h *host) greet(now picos) {
 
 // schedule draws the time of the next call.
 func (h *host) schedule(now picos) {
-	gap := picos(h.random.ExpFloat64() / (h.run.rate / 2) * float64(second))
+	gap := picos(h.random.ExpFloat64() / h.run.rate * float64(second))
 	h.run.network.wake(h.number, now+gap, hostSends)
 }
 
 // call sends a message of random length to a random other host, which is to answer
-// with another one.
+// with another one, or with one byte.
 func (h *host) call(now picos) {
 	w := h.run.config.Workload
-	length, response := w.Quantile(h.random.Float64()), w.Quantile(h.random.Float64())
+	length, response := w.Quantile(h.random.Float64()), 1
+	if h.run.answers {
+		response = w.Quantile(h.random.Float64())
+	}
 	to := h.random.IntN(len(h.run.hosts) - 1)
 	if to >= h.number {
 		to++
@@ -227,9 +230,11 @@ func (r *run) arrived(now picos, number int, rpc *homa.RPC) {
 		r.fail(fmt.Errorf("host %d got %d bytes as RPC %d of host %d; it was to get %d", number, rpc.ReceiveLength(), rpc.ID(), client, m.length))
 	}
 	m.took = now - m.begun
-	r.completed++
-	if r.measures(m) {
-		r.missing--
+	if r.answers || m == &c.request {
+		r.completed++
+		if r.measures(m) {
+			r.missing--
+		}
 	}
 	if m == &c.request {
 		r.plan(now+c.service, reply{server, rpc, c})
@@ -255,7 +260,9 @@ func (r *run) answer(now picos, i uint32) {
 	r.replies[i] = reply{}
 	r.unused = append(r.unused, i)
 	p.call.response.begun = now
-	r.began(now)
+	if r.answers {
+		r.began(now)
+	}
 	if err := p.rpc.Reply(instant(now), int(p.call.response.length)); err != nil {
 		r.fail(fmt.Errorf("host %d answers RPC %d: %w", p.server, p.rpc.ID(), err))
 	}

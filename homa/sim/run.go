@@ -14,7 +14,8 @@ type run struct {
 	config    Config
 	network   *network
 	hosts     []*host
-	rate      float64 // messages a second from each host
+	answers   bool    // responses are messages of the workload
+	rate      float64 // calls a second from each host
 	from, to  picos   // when messages begin that are measured
 	missing   int     // of these, on their way
 	sent      uint64  // messages of any time
@@ -68,7 +69,10 @@ func newRun(config Config) (*run, error) {
 		return nil, err
 	}
 	r := &run{
-		config: config, network: network, rate: config.rate(),
+		config: config, network: network, rate: config.rate(), answers: config.answers(),
+	}
+	if r.answers {
+		r.rate /= 2
 	}
 	engine := config.engine()
 	for i := range config.Fabric.Hosts() {
@@ -204,7 +208,7 @@ func (r *run) samples() []sample {
 		for _, c := range h.calls {
 			sameRack := client/perRack == int(c.to)/perRack
 			for _, m := range []*message{&c.request, &c.response} {
-				if !r.measures(m) {
+				if !r.measures(m) || m == &c.response && !r.answers {
 					continue
 				}
 				took := m.took

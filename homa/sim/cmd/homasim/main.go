@@ -55,7 +55,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.racks, "racks", paper.Racks, "racks")
 	flags.IntVar(&o.hosts, "hosts", paper.HostsPerRack, "hosts in each rack")
 	flags.IntVar(&o.spines, "spines", paper.Spines, "spine switches")
-	flags.DurationVar(&o.measure, "measure", 0, "simulated time in which measured messages begin (default: by workload, 2 ms to 200 ms)")
+	flags.DurationVar(&o.measure, "measure", 0, "simulated time in which measured messages begin (default: by workload, 2 ms to 120 ms)")
 	flags.Float64Var(&o.scale, "scale", 1, "times that default")
 	flags.IntVar(&o.fifo, "fifo", 0, "share for the oldest message, per mille (the paper: 0, the Linux module: 50)")
 	flags.IntVar(&o.overcommit, "overcommit", 0, "messages granted at a time (default: levels for scheduled bytes)")
@@ -112,11 +112,11 @@ func (o *options) configs() ([]sim.Config, error) {
 		c.Load, c.Seed, c.FIFOShare = o.load, o.seed, o.fifo
 		c.Overcommit, c.GrantWindow = o.overcommit, o.window
 		c.Fabric.Racks, c.Fabric.HostsPerRack, c.Fabric.Spines = o.racks, o.hosts, o.spines
-		if o.measure > 0 {
-			c.Measure = o.measure
+		measure := c.Measure
+		if o.measure != 0 {
+			measure = o.measure
 		}
-		c.Measure = time.Duration(float64(c.Measure) * o.scale)
-		c.Warmup, c.Drain = c.Measure/4, c.Measure
+		c.SetMeasure(time.Duration(float64(measure) * o.scale))
 		for scheme := range strings.SplitSeq(o.schemes, ",") {
 			i := slices.IndexFunc(sim.Schemes, func(s sim.Scheme) bool { return s.Name == scheme })
 			if i < 0 {
