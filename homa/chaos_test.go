@@ -95,7 +95,11 @@ func TestChaos(t *testing.T) {
 	for _, c := range cases {
 		t.Run(c.name, func(t *testing.T) {
 			t.Parallel()
-			for seed := range uint64(c.seeds) {
+			seeds := c.seeds
+			if raceEnabled {
+				seeds /= 2
+			}
+			for seed := range uint64(seeds) {
 				if !t.Run(fmt.Sprint(seed), func(t *testing.T) { chaos(t, seed, c.faults) }) {
 					return
 				}

@@ -30,9 +30,9 @@ const (
 // PeerConfig is what differs from peer to peer. A zero field means the value in
 // Config.Peer, and there the module's default.
 type PeerConfig struct {
-	// Version is the form of the protocol that the peer speaks. Its zero value is
-	// wire.Main and is taken as it is; if VersionSet is false the version in
-	// Config.Peer counts.
+	// Version is the form of the protocol that the peer speaks, if VersionSet is
+	// true. If not, it is the one in Config.Peer until the peer's packets tell
+	// another (wire.Detect), of those with the same IP protocol number.
 	Version    wire.Version
 	VersionSet bool
 	// MaxData is the most bytes of data in a packet to the peer: the path MTU

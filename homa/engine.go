@@ -54,6 +54,7 @@ type Engine struct {
 
 	events ring[Event]
 	in     wire.Packet // decoded, valid during Receive
+	packet []byte      // the same as it came
 	out    wire.Packet // to be encoded
 	stats  Stats
 }
@@ -94,7 +95,7 @@ func (e *Engine) SetPeer(addr netip.Addr, config PeerConfig) error {
 	}
 	e.configured[addr] = config
 	if p := e.lookup(addr); p != nil {
-		p.config = e.peerConfig(addr)
+		e.reconfigure(p)
 	}
 	return nil
 }
@@ -104,8 +105,17 @@ func (e *Engine) ClearPeer(addr netip.Addr) {
 	addr = addr.Unmap()
 	delete(e.configured, addr)
 	if p := e.lookup(addr); p != nil {
-		p.config = e.peerConfig(addr)
+		e.reconfigure(p)
 	}
+}
+
+// reconfigure follows a change of what is set for a peer.
+func (e *Engine) reconfigure(p *peer) {
+	p.versions, p.looked = wire.AllVersions, 0
+	if e.fixedVersion(p.addr) {
+		p.versions = 0
+	}
+	p.config = e.peerConfig(p.addr, e.config.Peer.Version)
 }
 
 // Listen serves a port: requests to it become Request events. Linux hosts call

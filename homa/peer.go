@@ -32,6 +32,9 @@ type peer struct {
 	active  int        // being granted
 	pos     int32      // in granter.waiting
 
+	versions wire.Versions // that it can be of; 0: decided
+	looked   int           // DATA packets seen by detect
+
 	idlePrev, idleNext *peer
 	idleSince          Instant
 	idle               bool
@@ -67,11 +70,20 @@ func (e *Engine) lookup(addr netip.Addr) *peer {
 	return p
 }
 
-// peerConfig is the configuration for an address, complete.
-func (e *Engine) peerConfig(addr netip.Addr) PeerConfig {
+// fixedVersion reports whether packets of the address do not decide its version.
+func (e *Engine) fixedVersion(addr netip.Addr) bool {
+	return e.configured[addr].VersionSet || e.config.Peer.VersionSet
+}
+
+// peerConfig is the configuration for an address, complete; version is what the peer
+// seems to speak.
+func (e *Engine) peerConfig(addr netip.Addr, version wire.Version) PeerConfig {
 	c := e.config.Peer
 	if own, ok := e.configured[addr]; ok {
 		c = own.over(c)
+	}
+	if !e.fixedVersion(addr) {
+		c.Version = version
 	}
 	if c.MaxData == 0 {
 		c.MaxData = 1404
@@ -105,12 +117,46 @@ func (e *Engine) obtain(addr netip.Addr) *peer {
 		}
 		e.forget(e.idle.idleNext)
 	}
-	p := &peer{addr: addr, config: e.peerConfig(addr), served: make(map[uint64]*RPC)}
+	p := &peer{addr: addr, config: e.peerConfig(addr, e.config.Peer.Version), served: make(map[uint64]*RPC), versions: wire.AllVersions}
+	if e.fixedVersion(addr) {
+		p.versions = 0
+	}
 	p.waiting.id, p.receive.waiting.id, p.send.waiting.id = heapGrant, heapReceive, heapTransmit
 	e.peers[addr] = p
 	e.last = p
 	e.addIdle(p)
 	return p
+}
+
+// detectPackets is how many DATA packets of a peer are looked at for its version;
+// control packets, which are fewer and tell more, all are.
+const detectPackets = 8
+
+// detect learns the version of a peer from its packets.
+func (e *Engine) detect(p *peer, t wire.Type, packet []byte) {
+	if t == wire.Data {
+		if p.looked >= detectPackets {
+			return
+		}
+		p.looked++
+	}
+	mine := p.config.Version
+	seen := p.versions & wire.Detect(mine.IPProtocol(), packet)
+	if seen == 0 {
+		return // contradicts what came before: damaged, or forged
+	}
+	p.versions = seen
+	if !seen.Has(mine) {
+		for v := wire.Main; v <= wire.Linux61; v++ {
+			if seen.Has(v) {
+				p.config = e.peerConfig(p.addr, v)
+				break
+			}
+		}
+	}
+	if _, only := seen.Only(); only {
+		p.versions = 0
+	}
 }
 
 // ref counts a user of p, unref one less: a peer without users is idle.

@@ -27,7 +27,7 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 	if p != nil {
 		version = p.config.Version
 	} else if len(e.configured) > 0 {
-		version = e.peerConfig(from).Version
+		version = e.peerConfig(from, version).Version
 	}
 	k := &e.in
 	if version.Decode(k, packet) != nil {
@@ -35,6 +35,9 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 		return
 	}
 	e.stats.Received[k.Type-wire.Data]++
+	if e.packet = packet; p != nil && p.versions != 0 {
+		e.detect(p, k.Type, packet)
+	}
 	if k.Type == wire.Freeze {
 		return
 	}
@@ -47,15 +50,19 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 	} else {
 		k.Data = nil
 	}
+	defer e.giveBack()
 	switch {
 	case k.Type == wire.Cutoffs:
 		e.takeCutoffs(p, k)
 	case k.SenderID%2 == 1:
 		e.takeAsClient(p, from, version, k, length)
 	default:
-		e.takeAsServer(p, from, version, k, length, packet)
+		e.takeAsServer(p, from, version, k, length)
 	}
 }
+
+// giveBack forgets the packet that Receive borrowed.
+func (e *Engine) giveBack() { e.packet, e.in.Data = nil, nil }
 
 // takeAsClient handles packets of a server.
 func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k *wire.Packet, length int) {
@@ -99,7 +106,7 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 		e.hear(r, k.Type)
 	case wire.NeedAck:
 		r.stats.NeedAcks++
-		// It is asked again each tick: once is enough while the answer is on its way.
+		// It comes each tick: one RESEND is enough until data comes or it is time again.
 		waits := r.asked > 0 && e.tick < r.asked+int64(r.peer.config.ResendInterval)
 		if !waits && (r.state == Sending || r.in.memory.admitted) {
 			e.queueResend(r)
@@ -110,7 +117,7 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 }
 
 // takeAsServer handles packets of a client.
-func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k *wire.Packet, length int, packet []byte) {
+func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k *wire.Packet, length int) {
 	id := k.SenderID ^ 1
 	var r *RPC
 	if p != nil {
@@ -120,7 +127,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		if _, ok := e.ports[k.DstPort]; !ok {
 			e.stats.DropPort++
 			if e.config.OnUnknownPort != nil {
-				e.config.OnUnknownPort(from, packet)
+				e.config.OnUnknownPort(from, e.packet)
 			}
 			return
 		}
@@ -207,9 +214,13 @@ func (e *Engine) takeNewRequest(from netip.Addr, k *wire.Packet, length int) {
 		e.stats.DropBusy++
 		return
 	}
+	known := p != nil
 	if p = e.obtain(from); p == nil {
 		e.stats.DropBusy++
 		return
+	}
+	if !known && p.versions != 0 {
+		e.detect(p, k.Type, e.packet)
 	}
 	r := &RPC{engine: e, peer: p, id: k.SenderID ^ 1, local: k.DstPort, remote: k.SrcPort}
 	r.in.slot, r.stats.Begun = -1, e.now
@@ -286,6 +297,7 @@ func (e *Engine) takeData(r *RPC, k *wire.Packet, length int) {
 		return
 	}
 	r.stats.PacketsReceived++
+	r.asked = 0
 	e.hear(r, k.Type)
 	if !m.memory.admitted {
 		e.stats.DropNoMemory++

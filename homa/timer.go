@@ -186,8 +186,8 @@ func (e *Engine) fire(r *RPC, tick int64) int64 {
 // fireResponse is fire for a server that sends a response.
 func (e *Engine) fireResponse(r *RPC, tick int64) int64 {
 	c, m := &r.peer.config, &r.out
-	if m.sent < m.granted || m.resendBytes > 0 {
-		r.heard, r.needAcks, r.needAckAt = tick, 0, 0
+	if m.sent < m.granted {
+		r.heard = tick
 		return tick + int64(c.ResendTicks)
 	}
 	patience := int64(c.ResponseTimeoutTicks)
@@ -222,6 +222,12 @@ func (e *Engine) hear(r *RPC, t wire.Type) {
 	waits := !r.client && (r.state == Sending || !r.in.memory.admitted)
 	if waits || t == wire.Data || t == wire.Grant || t == wire.Busy {
 		r.heard = e.tick
-		r.needAcks = 0
+	}
+	if next := e.tick + 1 + int64(r.peer.config.AckTicks); !r.client && r.needAcks > 0 {
+		r.needAcks = 1
+		if r.needAckAt > next {
+			r.needAckAt = next
+			e.schedule(r, next)
+		}
 	}
 }

@@ -240,8 +240,7 @@ func (e *Engine) afterData(r *RPC) {
 		if r.stats.Sent == 0 {
 			r.stats.Sent = e.now
 		}
-		if !r.client {
-			r.needAckAt = 0
+		if !r.client && r.needAckAt == 0 {
 			e.schedule(r, e.tick+1)
 		}
 	}
