@@ -71,8 +71,8 @@ func (t Trouble) String() string {
 	return fmt.Sprintf("trouble %d", uint8(t))
 }
 
-// Carrier moves Homa packets. Send, MaxData and Refuse are safe for concurrent
-// use.
+// Carrier moves Homa packets. Send, Waiting, MaxData and Refuse are safe for
+// concurrent use.
 type Carrier interface {
 	// Send sends a batch in order, and is done with its buffers when it returns.
 	// It may wait a bounded time for room in a queue. Packets that it could not
@@ -85,6 +85,9 @@ type Carrier interface {
 	// Receive waits for packets, fills the batch from its start and returns how
 	// many there are. An error ends the carrier; after Close it is net.ErrClosed.
 	Receive(receiver int, batch []Packet) (int, error)
+	// Waiting reports whether packets wait that Receive would return at once to a
+	// receiver. It is cheap, and may be wrong in either direction.
+	Waiting(receiver int) bool
 	// MaxData is the most bytes of message data that a DATA packet to peer may
 	// hold now. It is cheap: a caller may ask before each message.
 	MaxData(peer netip.Addr) int

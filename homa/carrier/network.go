@@ -134,6 +134,13 @@ func (p *Port) Receive(_ int, batch []Packet) (int, error) {
 	return n, nil
 }
 
+// Waiting reports whether packets wait.
+func (p *Port) Waiting(int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return len(p.queue) > 0
+}
+
 // dataHeader is the size of the header of DATA packets.
 const dataHeader = 56
 

@@ -32,6 +32,9 @@ func (c *Conn) Send([]carrier.Packet) error { return net.ErrClosed }
 // Receive returns net.ErrClosed.
 func (c *Conn) Receive(int, []carrier.Packet) (int, error) { return 0, net.ErrClosed }
 
+// Waiting returns false.
+func (c *Conn) Waiting(int) bool { return false }
+
 // MaxData returns 0.
 func (c *Conn) MaxData(netip.Addr) int { return 0 }
 

@@ -68,6 +68,16 @@ func (c *Conn) Receive(receiver int, batch []carrier.Packet) (int, error) {
 	}
 }
 
+// Waiting asks the kernel whether a packet waits (SIOCINQ).
+func (c *Conn) Waiting(receiver int) bool {
+	waits := false
+	_ = c.sockets[receiver].rc.Control(func(fd uintptr) { // closed: nothing waits
+		n, err := unix.IoctlGetInt(int(fd), unix.SIOCINQ)
+		waits = err == nil && n > 0
+	})
+	return waits
+}
+
 // receive may return nothing when all that came is to be dropped.
 func (r *reader) receive(batch []carrier.Packet) (int, error) {
 	for i := range batch {

@@ -128,6 +128,9 @@ func (n *Node) arm(now homa.Instant) {
 	if !ok || n.armed != 0 && n.armed <= at {
 		return
 	}
+	if n.overdue != 0 {
+		at = max(at, n.overdue.Add(maxOverdue))
+	}
 	n.armed = max(at, 1)
 	n.timer.Reset(time.Duration(at - now))
 }
@@ -148,7 +151,7 @@ func (n *Node) send() {
 				return
 			}
 			now := n.now()
-			n.engine.Advance(now)
+			n.advance(now)
 			n.events(now)
 			b := n.fill(now)
 			more = b != nil && b.n == len(b.packets)
@@ -160,40 +163,86 @@ func (n *Node) send() {
 	}
 }
 
+// maxOverdue is how long timers wait for packets. Our choice: a fraction of the
+// first time-out, so that a node that is always behind still acts on them.
+const maxOverdue = 20 * time.Millisecond
+
+// advance runs the engine's timers that are due, unless packets wait that may be
+// what they are about: a node that is behind its packets would ask for what it
+// has, and be behind the more. It needs mu.
+func (n *Node) advance(now homa.Instant) {
+	at, ok := n.engine.Deadline()
+	if !ok || at > now {
+		return
+	}
+	if n.overdue == 0 {
+		n.overdue = now
+	}
+	if now.Sub(n.overdue) < maxOverdue {
+		for r := range n.carrier.Receivers() {
+			if n.carrier.Waiting(r) {
+				return // receive comes back here
+			}
+		}
+	}
+	n.overdue = 0
+	n.engine.Advance(now)
+}
+
+// maxRounds is how many full batches are received before anything is sent. Our
+// choice: enough that a node which is behind sees acknowledgements and repeated
+// questions before it answers the first ones.
+const maxRounds = 8
+
 // receive feeds the engine from one receiver of the carrier.
 func (n *Node) receive(receiver int) {
 	in := make([]carrier.Packet, carrier.MaxBatch)
 	for i := range in {
 		in[i].Buf = make([]byte, carrier.MaxPacket)
 	}
-	for {
+	for round := 1; ; round++ {
 		k, err := n.carrier.Receive(receiver, in)
 		if err != nil {
 			n.fail(err)
 			return
 		}
+		behind := k == len(in) && round < maxRounds && n.carrier.Waiting(receiver)
 		n.mu.Lock()
 		now := n.now()
-		n.refused = n.refused[:0]
-		for i := range in[:k] {
-			p := &in[i]
-			if p.Trouble != carrier.None {
-				n.trouble(now, p)
-				continue
-			}
-			n.current = i
-			n.engine.Receive(now, p.Addr, p.Data)
-		}
+		n.take(now, in[:k])
 		refused := n.refused
 		if len(refused) > 0 {
 			n.refused = nil // another receiver may be next
 		}
-		b := n.settle(now)
+		var b *batch
+		if behind {
+			n.events(now)
+		} else {
+			round = 0
+			if n.overdue != 0 {
+				n.advance(now)
+			}
+			b = n.settle(now)
+		}
 		n.mu.Unlock()
 		n.dispatch(b)
 		for _, i := range refused {
 			n.carrier.Refuse(&in[i])
 		}
+	}
+}
+
+// take gives received packets and reports to the engine. It needs mu.
+func (n *Node) take(now homa.Instant, in []carrier.Packet) {
+	n.refused = n.refused[:0]
+	for i := range in {
+		p := &in[i]
+		if p.Trouble != carrier.None {
+			n.trouble(now, p)
+			continue
+		}
+		n.current = i
+		n.engine.Receive(now, p.Addr, p.Data)
 	}
 }
 

@@ -44,6 +44,9 @@ type Node struct {
 	peers   map[netip.Addr]homa.PeerConfig // set by SetPeer
 	tuned   map[netip.Addr]int             // MaxData, where the engine was told
 	armed   homa.Instant                   // when timer fires; never if 0
+	// overdue is since when timers wait for packets that wait to be received; they
+	// do not if 0.
+	overdue homa.Instant
 	spare   []*batch
 	// current is the packet that the engine is given, refused those of a batch that
 	// nobody serves.
@@ -92,11 +95,17 @@ func (n *Node) now() homa.Instant { return homa.Instant(time.Since(n.start)) }
 // too.
 func (n *Node) Close() error {
 	n.mu.Lock()
+	var b *batch
 	if !n.closed {
 		n.closed = true
 		close(n.done)
+		// Servers would ask in vain.
+		now := n.now()
+		n.engine.FlushAcks(now)
+		b = n.fill(now)
 	}
 	n.mu.Unlock()
+	n.dispatch(b)
 	err := n.carrier.Close()
 	n.wg.Wait()
 	n.timer.Stop()

@@ -145,33 +145,36 @@ func TestCallWithLoss(t *testing.T) {
 	})
 }
 
+// TestThousandCallsAtOnce runs in a bubble so that a slow machine is no time-out.
 func TestThousandCallsAtOnce(t *testing.T) {
-	client, node := pair(t, &carrier.Network{}, rpc.Config{})
-	// All requests are in service before the first is answered.
-	const count = 1000
-	var here sync.WaitGroup
-	here.Add(count)
-	listen(t, node, rpc.ServeConfig{}, func(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
-		here.Done()
-		here.Wait()
-		return echo(ctx, req, w)
-	})
-	var wg sync.WaitGroup
-	for i := range count {
-		wg.Go(func() {
-			request := message(1 + i*3)
-			response, err := client.Call(t.Context(), server, request)
-			if err != nil || !bytes.Equal(response, request) {
-				t.Errorf("call %d: %d bytes, %v", i, len(response), err)
-			}
+	synctest.Test(t, func(t *testing.T) {
+		client, node := pair(t, &carrier.Network{}, rpc.Config{})
+		// All requests are in service before the first is answered.
+		const count = 1000
+		var here sync.WaitGroup
+		here.Add(count)
+		listen(t, node, rpc.ServeConfig{}, func(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
+			here.Done()
+			here.Wait()
+			return echo(ctx, req, w)
 		})
-	}
-	wg.Wait()
-	for _, n := range []*rpc.Node{client, node} {
-		if s := n.Stats(); s.CallsFailed+s.ServedFailed != 0 || s.HeldReceive != 0 {
-			t.Errorf("%+v", s)
+		var wg sync.WaitGroup
+		for i := range count {
+			wg.Go(func() {
+				request := message(1 + i*3)
+				response, err := client.Call(t.Context(), server, request)
+				if err != nil || !bytes.Equal(response, request) {
+					t.Errorf("call %d: %d bytes, %v", i, len(response), err)
+				}
+			})
 		}
-	}
+		wg.Wait()
+		for _, n := range []*rpc.Node{client, node} {
+			if s := n.Stats(); s.CallsFailed+s.ServedFailed != 0 || s.HeldReceive != 0 {
+				t.Errorf("%+v", s)
+			}
+		}
+	})
 }
 
 // TestStreams sends and answers in pieces.
@@ -499,6 +502,27 @@ func TestCloseOfNode(t *testing.T) {
 			t.Errorf("Serve: %v", err)
 		}
 		<-client.Done()
+	})
+}
+
+// TestCloseAcknowledges lets the server forget what a client that ends has received.
+func TestCloseAcknowledges(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, node := pair(t, &carrier.Network{}, rpc.Config{})
+		listen(t, node, rpc.ServeConfig{}, echo)
+		if _, err := client.Call(t.Context(), server, message(10)); err != nil {
+			t.Fatal(err)
+		}
+		if s := node.Stats(); s.ServerOutgoing != 1 {
+			t.Fatalf("%+v", s)
+		}
+		if err := client.Close(); err != nil {
+			t.Error(err)
+		}
+		synctest.Wait()
+		if s := node.Stats(); s.ServerOutgoing != 0 || s.Acked != 1 {
+			t.Errorf("%+v", s)
+		}
 	})
 }
 

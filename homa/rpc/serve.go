@@ -232,7 +232,6 @@ type ResponseWriter struct {
 	s      *stream
 	ctx    context.Context
 	begun  bool
-	length int
 	buffer []byte
 }
 
