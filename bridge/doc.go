@@ -23,9 +23,9 @@
 // # Memory and goroutines
 //
 // A flow that moves nothing has no goroutine, no timer (unless an idle time-out
-// is set) and no buffer. An event starts a goroutine for its direction, which
-// borrows one packet.Buffer, moves until it would block, and ends. A direction
-// whose reader stands still keeps at most that one buffer. Nothing is read
+// is set) and no buffer. An event queues its direction for one of a few
+// goroutines that serve all flows; there it borrows one packet.Buffer and moves
+// until it would block. A direction whose reader stands still keeps at most that one buffer. Nothing is read
 // while a rest is unwritten, so that back-pressure passes from one stream to the
 // other.
 //
@@ -33,5 +33,5 @@
 //
 // All exported methods are safe for concurrent use. Locks are taken in the
 // order Flow.mu, then the locks of a stream. A stream calls back holding
-// whatever it likes, because the callback takes no lock.
+// whatever it likes, because the callback takes no lock but that of the queue.
 package bridge
