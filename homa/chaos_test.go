@@ -49,7 +49,11 @@ func chaosConfig(r *rand.Rand) Config {
 // happens: drain and handle check contents, memory and the order of events.
 func chaos(t *testing.T, seed uint64, f faults) {
 	r := rand.New(rand.NewPCG(seed, 1))
-	p := newPair(t, chaosConfig(r), chaosConfig(r), seed)
+	client, server := chaosConfig(r), chaosConfig(r)
+	if f.delay > ms { // what takes several round trips needs patience
+		client.Peer.TimeoutTicks, server.Peer.TimeoutTicks = 400, 400
+	}
+	p := newPair(t, client, server, seed)
 	p.faults = f
 	p.check = f.corrupt == 0
 	p.service = Instant(r.IntN(3)) * 8 * ms

@@ -49,7 +49,11 @@ type PeerConfig struct {
 	ResendTicks    int // silence before the first RESEND: 5
 	ResendInterval int // between RESENDs: 5
 	TimeoutTicks   int // silence before the RPC is given up: 100
-	AckTicks       int // from the last byte of a response to NEED_ACK: 2
+	// ResendLimit is how many RPCs with the peer may have a RESEND unanswered at a
+	// time: 2. The others wait, so that a host that is slow to serve many is not
+	// kept busy with being asked.
+	ResendLimit int
+	AckTicks    int // from the last byte of a response to NEED_ACK: 2
 	// AckTimeoutTicks is how long a client may leave NEED_ACK unanswered before
 	// the server forgets the RPC: 500. The module asks for ever.
 	AckTimeoutTicks int
@@ -211,7 +215,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.TombstoneLife, time.Second)
 	setInt(&c.MaxTombstones, 65_536)
 	c.Peer = c.Peer.over(PeerConfig{
-		ResendTicks: 5, ResendInterval: 5, TimeoutTicks: 100, AckTicks: 2,
+		ResendTicks: 5, ResendInterval: 5, TimeoutTicks: 100, ResendLimit: 2, AckTicks: 2,
 		AckTimeoutTicks: 500, ResponseTimeoutTicks: 10_000,
 	})
 	return c
@@ -227,6 +231,7 @@ func (p PeerConfig) over(base PeerConfig) PeerConfig {
 	setInt(&p.ResendTicks, base.ResendTicks)
 	setInt(&p.ResendInterval, base.ResendInterval)
 	setInt(&p.TimeoutTicks, base.TimeoutTicks)
+	setInt(&p.ResendLimit, base.ResendLimit)
 	setInt(&p.AckTicks, base.AckTicks)
 	setInt(&p.AckTimeoutTicks, base.AckTimeoutTicks)
 	setInt(&p.ResponseTimeoutTicks, base.ResponseTimeoutTicks)
@@ -261,6 +266,7 @@ func (p PeerConfig) check() error {
 		{"ResendTicks", int64(p.ResendTicks), 1, most},
 		{"ResendInterval", int64(p.ResendInterval), 1, most},
 		{"TimeoutTicks", int64(p.TimeoutTicks), 1, most},
+		{"ResendLimit", int64(p.ResendLimit), 1, maxLength},
 		{"AckTicks", int64(p.AckTicks), 1, most},
 		{"AckTimeoutTicks", int64(p.AckTimeoutTicks), 1, most},
 		{"ResponseTimeoutTicks", int64(p.ResponseTimeoutTicks), 1, most},

@@ -41,11 +41,12 @@ func (e *Engine) takeResend(r *RPC, k *wire.Packet) {
 		return // as client: the response has begun, the request is there
 	}
 	start, end := int(k.Offset), m.sent
+	if start >= m.length || k.RangeLength < wire.ResendAllLength {
+		// BUSY would keep a receiver waiting that has another length in mind.
+		e.stats.DropMalformed++
+		return
+	}
 	if k.RangeLength != wire.ResendAllLength {
-		if k.RangeLength < 0 || start > m.length {
-			e.stats.DropMalformed++
-			return
-		}
 		end = min(start+int(k.RangeLength), m.length)
 	}
 	m.resend(start, min(end, m.sent))
@@ -68,6 +69,7 @@ func (e *Engine) takeUnknownCall(r *RPC) {
 		return
 	}
 	r.restarted = e.tick
+	r.out.announce = r.out.announce || r.out.granted == 0
 	r.out.resend(0, r.out.sent)
 	r.out.resendPriority = r.peer.unscheduledPriority(r.out.length)
 	e.updateSend(r)

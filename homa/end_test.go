@@ -183,6 +183,7 @@ func TestUnserved(t *testing.T) {
 			r := s.wantEvents(Request, Complete, Request, Complete)[0].RPC
 			s.receive(data(204, 10, 0, 10))
 			s.wantEvents()
+			s.wantSent("BUSY")
 			s.receive(resend(204, 0, -1))
 			s.wantSent("BUSY")
 			s.receive(resend(202, 0, -1))

@@ -39,6 +39,7 @@ type Engine struct {
 	tick    int64
 	fired   int64 // ticks up to this one have had their timers
 	wheel   wheel
+	askers  []*peer // with RPCs that wait to ask
 
 	chunks        chunkStore
 	receive, send memory
@@ -197,6 +198,9 @@ func (e *Engine) Deadline() (at Instant, ok bool) {
 	}
 	if e.wheel.count > 0 {
 		earlier(e.instantOf(e.wheel.next()))
+	}
+	if len(e.askers) > 0 {
+		earlier(e.instantOf(e.fired + 1))
 	}
 	if e.config.LinkRate > 0 && e.sendable.len() > 0 {
 		earlier(e.linkIdle.Add(-e.config.MaxBacklog))

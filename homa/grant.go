@@ -273,7 +273,8 @@ func (g *granter) issue() {
 			r := g.active[i]
 			end := min(r.in.received+g.window(len(g.active)), r.in.grantLimit())
 			if end > r.in.granted {
-				g.grant(r, min(r.in.granted+int(room), end), g.priority(i))
+				// The sender may be ahead of its grant: what came needs none.
+				g.grant(r, min(max(r.in.granted, r.in.received)+int(room), end), g.priority(i))
 			}
 			if r.in.granted >= r.in.length || r.in.granted >= r.in.grantLimit() {
 				// Nothing more to grant, or not before its reader goes on.

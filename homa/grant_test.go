@@ -171,6 +171,20 @@ func TestMaxIncoming(t *testing.T) {
 	}
 }
 
+// TestSenderAhead: a bound below the size of packets, which are sent whole, does not
+// stop a sender that is ahead of its grant.
+func TestSenderAhead(t *testing.T) {
+	c := quiet(0)
+	c.MaxIncoming = 1100
+	s := newScripted(t, c)
+	s.from(1, data(200, 100_000, 0, 40_000))
+	s.wantGrants("200:40550@0")
+	s.from(1, data(200, 100_000, 40_000, 41_400))
+	s.wantGrants("200:41950@0")
+	s.from(1, data(200, 100_000, 41_400, 60_000))
+	s.wantGrants("200:60550@0")
+}
+
 // TestStalledSender: a message whose sender is silent makes way.
 func TestStalledSender(t *testing.T) {
 	c := quiet(50_000)

@@ -169,7 +169,7 @@ func FuzzReceive(f *testing.F) {
 			rpcs[event.RPC] = true
 		}
 		for range 11_000 {
-			if at, ok := s.e.Deadline(); ok && s.e.wheel.count > 0 {
+			if at, ok := s.e.Deadline(); ok && s.e.wheel.count+len(s.e.askers) > 0 {
 				s.now = max(s.now, at)
 			}
 			s.e.Advance(s.now)
@@ -186,7 +186,7 @@ func FuzzReceive(f *testing.F) {
 					r.Abort(s.now, nil)
 				}
 			}
-			if s.e.wheel.count == 0 {
+			if s.e.wheel.count+len(s.e.askers) == 0 {
 				break
 			}
 		}

@@ -26,6 +26,12 @@ type peer struct {
 	cutoffsSent   Instant // when it was told ours
 	cutoffsEver   bool    // it was
 
+	// See asking.go.
+	asking                int
+	firstAsker, lastAsker *RPC
+	inAskers              bool
+	heard                 int64 // tick of its last packet
+
 	receive, send peerMemory
 
 	waiting heap[*RPC] // to be granted
@@ -117,7 +123,7 @@ func (e *Engine) obtain(addr netip.Addr) *peer {
 		}
 		e.forget(e.idle.idleNext)
 	}
-	p := &peer{addr: addr, config: e.peerConfig(addr, e.config.Peer.Version), served: make(map[uint64]*RPC), versions: wire.AllVersions}
+	p := &peer{addr: addr, config: e.peerConfig(addr, e.config.Peer.Version), served: make(map[uint64]*RPC), versions: wire.AllVersions, heard: e.tick}
 	if e.fixedVersion(addr) {
 		p.versions = 0
 	}

@@ -35,8 +35,12 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 		return
 	}
 	e.stats.Received[k.Type-wire.Data]++
-	if e.packet = packet; p != nil && p.versions != 0 {
-		e.detect(p, k.Type, packet)
+	e.packet = packet
+	if p != nil {
+		p.heard = e.tick
+		if p.versions != 0 {
+			e.detect(p, k.Type, packet)
+		}
 	}
 	if k.Type == wire.Freeze {
 		return
@@ -92,6 +96,7 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 		}
 		return
 	}
+	e.leavePlace(r)
 	switch k.Type {
 	case wire.Data:
 		e.takeResponse(r, k, length)
@@ -146,7 +151,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		}
 	}
 	if r == nil && k.Type == wire.Data {
-		e.takeNewRequest(from, k, length)
+		e.takeNewRequest(from, version, k, length)
 		return
 	}
 	if r == nil || r == tombstone {
@@ -165,6 +170,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		}
 		return
 	}
+	e.leavePlace(r)
 	switch k.Type {
 	case wire.Data:
 		if r.state != Receiving {
@@ -205,13 +211,16 @@ func (e *Engine) validData(k *wire.Packet, length int) bool {
 	return true
 }
 
-func (e *Engine) takeNewRequest(from netip.Addr, k *wire.Packet, length int) {
+func (e *Engine) takeNewRequest(from netip.Addr, version wire.Version, k *wire.Packet, length int) {
 	if !e.validData(k, length) {
 		return
 	}
 	p := e.lookup(from)
 	if e.overloaded(p) {
 		e.stats.DropBusy++
+		if k.Offset == 0 {
+			e.pushRaw(rawControl{kind: wire.Busy, peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: k.SenderID ^ 1})
+		}
 		return
 	}
 	known := p != nil

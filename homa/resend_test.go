@@ -30,7 +30,8 @@ func TestAnswerResend(t *testing.T) {
 		{"empty, not sent", 3000, 0, "BUSY"},
 		{"negative", 100, -2, ""},
 		{"most negative", 0, -1 << 31, ""},
-		{"offset beyond the message", 5001, 10, ""},
+		{"offset behind the message", 5000, 10, ""},
+		{"all from behind the message", 5000, -1, ""},
 		{"offset far beyond the message", 1<<32 - 1, 10, ""},
 		{"offset and length that wrap", 4000, 1<<31 - 1, "BUSY DATA[3000:4000] DATA[4000:5000]"},
 	} {

@@ -81,6 +81,10 @@ type RPC struct {
 	needAcks             int   // asked since the client was last heard
 	restarted            int64 // when everything was last sent again
 
+	// See asking.go: while it waits, it is linked by timerNext and timerPrev.
+	place, waits         bool
+	placeEnds, waitSince int64
+
 	// Links of peer.calls.
 	callNext, callPrev *RPC
 }

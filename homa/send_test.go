@@ -347,6 +347,10 @@ func TestNoUnscheduled(t *testing.T) {
 	s := newScripted(t, Config{NoUnscheduled: true})
 	r := s.call(1000)
 	s.wantSent("DATA[0:0]")
+	s.receive(wire.Packet{Type: wire.RPCUnknown, SenderID: r.ID() | 1}) // it was lost
+	s.wantSent("DATA[0:0]")
+	s.receive(resend(r.ID()|1, 0, -1))
+	s.wantSent("BUSY DATA[0:0]")
 	s.receive(grant(r.ID()|1, 1000, 0))
 	s.wantSent("DATA[0:1000]")
 }

@@ -113,6 +113,9 @@ func (e *Engine) schedule(r *RPC, at int64) {
 	}
 	at = max(at, e.fired+1)
 	at = min(at, e.fired+wheelSize-1)
+	if r.waits {
+		return // asking.go arms it
+	}
 	if r.timerAt != 0 {
 		if r.timerAt <= at {
 			return
@@ -123,6 +126,8 @@ func (e *Engine) schedule(r *RPC, at int64) {
 }
 
 func (e *Engine) unschedule(r *RPC) {
+	e.unwaitPlace(r)
+	e.leavePlace(r)
 	if r.timerAt != 0 {
 		e.wheel.remove(r)
 	}
@@ -144,6 +149,10 @@ func (e *Engine) runTimers() {
 			}
 		}
 		e.wheel.firing = false
+	}
+	if len(e.askers) > 0 && e.fired < e.tick {
+		e.fired = e.tick
+		e.serveAskers()
 	}
 	e.fired = max(e.fired, e.tick)
 }
@@ -175,9 +184,12 @@ func (e *Engine) fire(r *RPC, tick int64) int64 {
 		r.resendAt = r.heard + int64(c.ResendTicks)
 	} else if tick >= r.resendAt {
 		r.resendAt = tick + int64(c.ResendInterval)
-		if r.state == Sending || r.in.memory.admitted {
-			e.queueResend(r)
-			e.grants.stall(r)
+		switch {
+		case r.state == Receiving && !r.in.memory.admitted: // it would be dropped
+		case e.mayAsk(r, tick):
+			e.ask(r)
+		case r.waits:
+			return 0
 		}
 	}
 	return min(r.resendAt, r.heard+int64(c.TimeoutTicks), tick+int64(c.ResendTicks))

@@ -1,0 +1,118 @@
+package homa
+
+import (
+	"testing"
+
+	"github.com/tougw/tougw/homa/wire"
+)
+
+// asked counts the RESENDs that leave now by id.
+func (s *scripted) asked(ids map[uint64]int) (n int) {
+	for _, k := range s.sent() {
+		if k.Type == wire.Resend {
+			ids[k.SenderID]++
+			n++
+		}
+	}
+	return n
+}
+
+// TestAskInTurn: of many calls that wait, two ask at a time; all have their turn, and
+// none fails while the server says that it is busy.
+func TestAskInTurn(t *testing.T) {
+	s := newScripted(t, Config{})
+	const calls = 50
+	for range calls {
+		s.call(10)
+	}
+	s.sent()
+	ids := make(map[uint64]int)
+	for range 500 {
+		s.tick(1)
+		before := make(map[uint64]int)
+		if n := s.asked(before); n > 2 {
+			t.Fatalf("%d RESENDs in a tick", n)
+		}
+		for id := range before {
+			ids[id]++
+			s.receive(wire.Packet{Type: wire.Busy, SenderID: id | 1})
+		}
+	}
+	s.wantEvents()
+	if len(ids) != calls {
+		t.Fatalf("%d of %d calls asked", len(ids), calls)
+	}
+	for id, n := range ids {
+		if n < 500*2/calls/2 {
+			t.Fatalf("call %d asked %d times", id, n)
+		}
+	}
+}
+
+// TestAskUnanswered: a RESEND without an answer keeps others waiting for a while only.
+func TestAskUnanswered(t *testing.T) {
+	s := newScripted(t, Config{})
+	for range 6 {
+		s.call(10)
+	}
+	s.sent()
+	ids := make(map[uint64]int)
+	for range 90 {
+		s.tick(1)
+		s.asked(ids)
+		s.receive(wire.Packet{Type: wire.Cutoffs, SenderID: 101}) // it lives, but does not answer
+	}
+	if len(ids) != 6 {
+		t.Fatalf("calls asked: %v", ids)
+	}
+}
+
+// TestAskDeadHost: calls that wait for their turn fail with the others.
+func TestAskDeadHost(t *testing.T) {
+	s := newScripted(t, Config{})
+	const calls = 20
+	for range calls {
+		s.call(10)
+	}
+	s.sent()
+	ids := make(map[uint64]int)
+	for range 99 {
+		s.tick(1)
+		s.asked(ids)
+	}
+	s.wantEvents()
+	s.tick(1)
+	if got := s.events(); len(got) != calls || got[0].Err != ErrTimeout {
+		t.Fatalf("%d calls failed", len(got))
+	}
+	s.wantIdle()
+}
+
+// TestAskAfterEnd: a call that ends gives its turn away, and so does one in the queue.
+func TestAskAfterEnd(t *testing.T) {
+	s := newScripted(t, Config{})
+	var calls []*RPC
+	for range 5 {
+		calls = append(calls, s.call(10))
+	}
+	s.sent()
+	ids := make(map[uint64]int)
+	s.tick(5)
+	s.asked(ids)
+	for _, r := range calls {
+		if ids[r.ID()] > 0 || len(ids) == 2 {
+			r.Abort(s.now, nil)
+			ids[0]++ // enough of them
+		}
+	}
+	s.tick(20)
+	s.sent()
+	for _, r := range calls {
+		r.Abort(s.now, nil)
+	}
+	if p := s.e.lookup(serverAddr); p.asking != 0 || p.firstAsker != nil {
+		t.Fatal("places or waiting calls are left")
+	}
+	s.tick(1)
+	s.wantIdle()
+}
