@@ -153,6 +153,10 @@ type Config struct {
 	// packet is borrowed. It must not call the engine.
 	OnUnknownPort func(from netip.Addr, packet []byte)
 
+	// AnyPort takes requests to every port, served by Listen or not: those to a
+	// gateway that passes them on.
+	AnyPort bool
+
 	// What follows is for simulation and experiments.
 
 	// Virtual messages have lengths but no bytes: nothing is stored or bounded

@@ -129,6 +129,21 @@ func (e *Engine) Listen(port uint16) error {
 	return nil
 }
 
+// Called returns the RPC of this side as a client with an id; nil when there is
+// none.
+func (e *Engine) Called(id uint64) *RPC { return e.calls[id] }
+
+// Served returns the RPC that this side serves for a client under the id that the
+// client has for it; nil when there is none.
+func (e *Engine) Served(client netip.Addr, id uint64) *RPC {
+	if p := e.lookup(client); p != nil {
+		if r := p.served[id^1]; r != tombstone {
+			return r
+		}
+	}
+	return nil
+}
+
 // Unlisten ends that. RPCs that have begun go on.
 func (e *Engine) Unlisten(port uint16) { delete(e.ports, port) }
 

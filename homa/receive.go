@@ -129,7 +129,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		r = p.served[id]
 	}
 	if r == nil || r == tombstone {
-		if _, ok := e.ports[k.DstPort]; !ok {
+		if _, ok := e.ports[k.DstPort]; !ok && !e.config.AnyPort {
 			e.stats.DropPort++
 			if e.config.OnUnknownPort != nil {
 				e.config.OnUnknownPort(from, e.packet)

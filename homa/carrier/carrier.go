@@ -32,12 +32,19 @@ type Packet struct {
 	// MaxPacket bytes in Buf and makes Data a part of it; Send only looks at Data.
 	Data, Buf []byte
 
+	// Target is where a gateway at Addr is to take the request that this packet
+	// holds the first byte of; zero means Addr itself. A carrier that knows no
+	// gateways leaves it alone.
+	Target netip.Addr
+
 	// Trouble is not None when Data did not reach the peer. Send sets it on
 	// packets that it could not send. Receive returns a Packet without Data when
 	// the network reports it of an earlier packet to Addr.
 	Trouble Trouble
-	// Port is the peer's Homa port that PortUnreachable is about.
+	// Port is the peer's Homa port that PortUnreachable is about, Call the id of
+	// the RPC that CallRefused is about, as its client has it.
 	Port uint16
+	Call uint64
 	// Err says more about Trouble; it may be nil.
 	Err error
 }
@@ -52,6 +59,7 @@ const (
 	ProtocolUnreachable         // the host does not know Homa
 	HostUnreachable             // there is no path to the host
 	MTUChanged                  // MaxData of the peer has changed
+	CallRefused                 // a gateway cannot have one call answered; Err says why
 )
 
 // String returns a short text, such as "port unreachable".
@@ -67,6 +75,8 @@ func (t Trouble) String() string {
 		return "host unreachable"
 	case MTUChanged:
 		return "packet too big"
+	case CallRefused:
+		return "call refused"
 	}
 	return fmt.Sprintf("trouble %d", uint8(t))
 }
@@ -97,4 +107,13 @@ type Carrier interface {
 	// Close ends the carrier; calls that wait return. A second call returns what
 	// the first one did.
 	Close() error
+}
+
+// Refuser is a Carrier that can tell a client why its call has no response,
+// which Homa itself cannot.
+type Refuser interface {
+	Carrier
+	// RefuseCall tells the client at to that its call, by the id that it has
+	// there, has failed with err. It may be lost: then the call times out.
+	RefuseCall(to netip.Addr, call uint64, err error)
 }

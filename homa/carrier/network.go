@@ -21,6 +21,8 @@ type Network struct {
 	// called from several goroutines, borrows data, and must not be changed once a
 	// Port is attached.
 	Fate func(from, to netip.Addr, data []byte) int
+	// Gateways says that hosts can refuse single calls, as gateways can.
+	Gateways bool
 
 	mu    sync.Mutex
 	ports map[netip.Addr]*Port
@@ -39,7 +41,7 @@ type Port struct {
 	closed bool
 }
 
-var _ Carrier = (*Port)(nil)
+var _ Refuser = (*Port)(nil)
 
 // Attach makes a host with an address that no other has.
 func (n *Network) Attach(addr netip.Addr) (*Port, error) {
@@ -86,7 +88,7 @@ func (p *Port) Send(batch []Packet) error {
 				copies = p.network.Fate(p.addr, to.addr, b.Data)
 			}
 			for range copies {
-				to.deliver(Packet{Addr: p.addr, Local: to.addr, Priority: b.Priority, Data: b.Data})
+				to.deliver(Packet{Addr: p.addr, Local: to.addr, Priority: b.Priority, Data: b.Data, Target: b.Target})
 			}
 		}
 	}
@@ -161,6 +163,13 @@ func (p *Port) Refuse(refused *Packet) {
 	if to := p.network.port(refused.Addr); to != nil && len(refused.Data) >= 4 {
 		port := uint16(refused.Data[2])<<8 | uint16(refused.Data[3])
 		to.deliver(Packet{Addr: p.addr, Trouble: PortUnreachable, Port: port})
+	}
+}
+
+// RefuseCall reports CallRefused to a client, in a network of gateways.
+func (p *Port) RefuseCall(client netip.Addr, call uint64, err error) {
+	if to := p.network.port(client); to != nil && p.network.Gateways {
+		to.deliver(Packet{Addr: p.addr, Trouble: CallRefused, Call: call, Err: err})
 	}
 }
 

@@ -80,11 +80,21 @@ var _ io.ReadWriteCloser = (*Call)(nil)
 // then Response and Read give the response. Close must be called. The end of ctx
 // fails the call at any time.
 func (n *Node) Open(ctx context.Context, to netip.AddrPort, length int) (*Call, error) {
+	return n.open(ctx, to, &stream{node: n, wake: make(chan struct{}, 1)}, to, length)
+}
+
+// OpenVia is Open for a server behind the gateway that the carrier knows as via.
+func (n *Node) OpenVia(ctx context.Context, via netip.Addr, to netip.AddrPort, length int) (*Call, error) {
+	s := &stream{node: n, wake: make(chan struct{}, 1), target: to.Addr()}
+	return n.open(ctx, netip.AddrPortFrom(via, to.Port()), s, to, length)
+}
+
+// open begins a call at the peer with the address at; to is what errors name.
+func (n *Node) open(ctx context.Context, at netip.AddrPort, s *stream, to netip.AddrPort, length int) (*Call, error) {
 	if ctx.Err() != nil {
 		return nil, fmt.Errorf("call %s: %w", to, context.Cause(ctx))
 	}
-	s := &stream{node: n, wake: make(chan struct{}, 1)}
-	b, err := s.begin(to, length, false)
+	b, err := s.begin(at, length, false)
 	if err != nil {
 		return nil, fmt.Errorf("call %s: %w", to, err)
 	}

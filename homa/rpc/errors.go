@@ -59,6 +59,14 @@ func unreachable(p *carrier.Packet) error {
 	return fmt.Errorf("%w: %w", err, p.Err)
 }
 
+// refusedCall is the error of a call that a gateway refuses.
+func refusedCall(p *carrier.Packet) error {
+	if p.Err == nil {
+		return homa.ErrAborted
+	}
+	return p.Err
+}
+
 // wrapCall names the server in an error, but not in io.EOF, which readers compare.
 func wrapCall(to netip.AddrPort, err error) error {
 	if err == nil || err == io.EOF {

@@ -7,6 +7,7 @@ import (
 
 	"github.com/tougw/tougw/homa"
 	"github.com/tougw/tougw/homa/carrier"
+	"github.com/tougw/tougw/homa/wire"
 )
 
 const (
@@ -69,6 +70,11 @@ func (n *Node) fill(now homa.Instant) *batch {
 		}
 		b.buffers[b.n] = out.Packet
 		b.packets[b.n] = carrier.Packet{Addr: out.To, Priority: out.Priority, Data: out.Packet}
+		if out.First {
+			if s, ok := out.RPC.Value().(*stream); ok {
+				b.packets[b.n].Target = s.target
+			}
+		}
 	}
 	if b.n == 0 {
 		n.giveBatch(b)
@@ -106,8 +112,17 @@ func (n *Node) dispatch(b *batch) {
 
 // trouble tells the engine what became of a packet. It needs mu.
 func (n *Node) trouble(now homa.Instant, p *carrier.Packet) {
-	if p.Trouble == carrier.MTUChanged {
+	switch p.Trouble {
+	case carrier.MTUChanged:
 		n.tune(p.Addr)
+		return
+	case carrier.CallRefused:
+		// Only the gateway that was called may refuse.
+		if r := n.engine.Called(p.Call); r != nil && r.Peer().Addr() == p.Addr {
+			if s, ok := r.Value().(*stream); ok {
+				s.fail(now, refusedCall(p))
+			}
+		}
 		return
 	}
 	n.engine.Unreachable(now, p.Addr, p.Port, unreachable(p))
@@ -243,6 +258,30 @@ func (n *Node) take(now homa.Instant, in []carrier.Packet) {
 		}
 		n.current = i
 		n.engine.Receive(now, p.Addr, p.Data)
+		if p.Target.IsValid() {
+			n.target(p)
+		}
+	}
+}
+
+// target notes where the client of a packet with the first byte of a request
+// wants it to go. It needs mu.
+func (n *Node) target(p *carrier.Packet) {
+	var k wire.Packet
+	if wire.Main.Decode(&k, p.Data) != nil {
+		return
+	}
+	r := n.engine.Served(p.Addr, k.SenderID)
+	if r == nil {
+		return
+	}
+	switch v := r.Value().(type) {
+	case nil: // its event follows
+		r.SetValue(p.Target)
+	case *stream:
+		if !v.target.IsValid() {
+			v.target = p.Target
+		}
 	}
 }
 

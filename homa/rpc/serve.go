@@ -2,12 +2,14 @@ package rpc
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"sync"
 
 	"github.com/tougw/tougw/homa"
+	"github.com/tougw/tougw/homa/carrier"
 )
 
 // DefaultConcurrency is how many handlers of a Server run at a time unless
@@ -78,7 +80,8 @@ func (n *Node) Serve(ctx context.Context, port uint16, handler Handler) error {
 }
 
 // Listen answers the requests to a port in the background, from when it returns
-// until Server.Close or the end of the node.
+// until Server.Close or the end of the node. With homa.Config.AnyPort, port 0
+// stands for all that are not served otherwise.
 func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server, error) {
 	if config.Concurrency <= 0 {
 		config.Concurrency = DefaultConcurrency
@@ -88,7 +91,11 @@ func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server
 	if n.closed {
 		return nil, n.closedError()
 	}
-	if err := n.engine.Listen(port); err != nil {
+	if port == 0 && n.config.Engine.AnyPort {
+		if n.servers[0] != nil {
+			return nil, ErrAddress
+		}
+	} else if err := n.engine.Listen(port); err != nil {
 		return nil, err
 	}
 	s := &Server{node: n, port: port, handler: handler, config: config}
@@ -128,12 +135,16 @@ func (s *Server) Close() {
 // request starts, or queues, the handler of a new request. It needs mu.
 func (n *Node) request(now homa.Instant, r *homa.RPC) {
 	s := n.servers[r.Port()]
+	if s == nil {
+		s = n.servers[0]
+	}
 	if s == nil || n.closed {
 		r.Abort(now, homa.ErrAborted)
 		return
 	}
 	n.tune(r.Peer().Addr())
 	st := &stream{node: n, rpc: r, wake: make(chan struct{}, 1)}
+	st.target, _ = r.Value().(netip.Addr)
 	r.SetValue(st)
 	if s.running == s.config.Concurrency {
 		s.waiting = append(s.waiting, st)
@@ -176,7 +187,7 @@ func (s *Server) handle(st *stream) {
 	if st.over {
 		cancel(st.err)
 	}
-	req := &Request{s: st, ctx: ctx, client: st.rpc.Peer(), length: st.rpc.ReceiveLength()}
+	req := &Request{s: st, ctx: ctx, client: st.rpc.Peer(), port: st.rpc.Port(), id: st.rpc.ID() ^ 1, length: st.rpc.ReceiveLength()}
 	n.mu.Unlock()
 	w := &ResponseWriter{s: st, ctx: ctx}
 	err := s.handler.ServeRPC(ctx, req, w)
@@ -184,6 +195,9 @@ func (s *Server) handle(st *stream) {
 		err = w.finish()
 	}
 	if err != nil {
+		if c, ok := n.carrier.(carrier.Refuser); ok && !errors.Is(err, ErrAbandoned) {
+			c.RefuseCall(req.client.Addr(), req.id, err)
+		}
 		_ = st.abort(err) // reported below
 		if s.config.OnError != nil {
 			s.config.OnError(req.client, err)
@@ -201,12 +215,23 @@ type Request struct {
 	s      *stream
 	ctx    context.Context
 	client netip.AddrPort
+	port   uint16
+	id     uint64 // as the client has it
 	length int
 	read   int
 }
 
 // Client is the address and Homa port of the client.
 func (r *Request) Client() netip.AddrPort { return r.client }
+
+// Target is the server that the client wants the request to be passed on to: the
+// address that came with the first byte, and so is zero before that was read and
+// for a client that means this node, with the port that was called.
+func (r *Request) Target() netip.AddrPort {
+	r.s.node.mu.Lock()
+	defer r.s.node.mu.Unlock()
+	return netip.AddrPortFrom(r.s.target, r.port)
+}
 
 // Len is the length of the request in bytes.
 func (r *Request) Len() int { return r.length }

@@ -2,6 +2,7 @@ package rpc
 
 import (
 	"context"
+	"net/netip"
 
 	"github.com/tougw/tougw/homa"
 )
@@ -24,6 +25,9 @@ type stream struct {
 	request  []byte
 	response []byte
 	read     int
+
+	// target is where a gateway takes the request, or where the client wants it.
+	target netip.Addr
 }
 
 // event takes note of an event. It needs mu.
@@ -96,19 +100,25 @@ func (s *stream) wait(ctx context.Context) error {
 func (s *stream) abort(err error) error {
 	n := s.node
 	n.mu.Lock()
-	if s.err == nil {
-		s.err = err
-	}
-	err = s.err
 	now := n.now()
-	s.rpc.Abort(now, s.err)
-	s.over = true
-	s.request = nil
-	s.signal()
+	err = s.fail(now, err)
 	b := n.settle(now)
 	n.mu.Unlock()
 	n.dispatch(b)
 	return err
+}
+
+// fail ends the RPC with err unless it has failed already, and returns the first
+// reason. It needs mu.
+func (s *stream) fail(now homa.Instant, err error) error {
+	if s.err == nil {
+		s.err = err
+	}
+	s.rpc.Abort(now, s.err)
+	s.over = true
+	s.request = nil
+	s.signal()
+	return s.err
 }
 
 // write hands p to the engine and waits where it must.
