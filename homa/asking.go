@@ -1,11 +1,12 @@
 package homa
 
 // A host that is slow to serve many RPCs must not be kept from it by all of them
-// asking after it every few ticks. Of the RPCs with one peer only
-// PeerConfig.ResendLimit have a RESEND unanswered at a time, each for a fifth of the
-// time-out at most; the others wait their turn, and the places that became free are given out
-// at the next tick. The time that an RPC waits does not count as silence, up to
-// when the peer was last heard at all.
+// asking every few ticks, which is what the module does. (Against a slow host, 50
+// calls at a time that all asked made two of three fail.) Of the RPCs with one
+// peer only PeerConfig.ResendLimit have a RESEND unanswered at a time, each for a
+// fifth of the time-out at most. The others wait their turn; places that became
+// free are given out at the next tick. The time that an RPC waits does not count
+// as silence, up to when the peer was last heard at all.
 
 // silent reports that the peer has said nothing for half of its time-out.
 func (p *peer) silent(tick int64) bool { return tick-p.heard >= int64(p.config.TimeoutTicks+1)/2 }
@@ -46,7 +47,7 @@ func (e *Engine) leavePlace(r *RPC) {
 // waitPlace puts r, whose timer is not armed, at the end of those that wait.
 func (e *Engine) waitPlace(r *RPC, tick int64) {
 	p := r.peer
-	r.waits, r.waitSince = true, tick
+	r.waits, r.waitSince, r.waitHeard = true, tick, r.heard
 	r.timerPrev, r.timerNext = p.lastAsker, nil
 	if p.lastAsker != nil {
 		p.lastAsker.timerNext = r
@@ -103,7 +104,7 @@ func (e *Engine) serveAsker(r *RPC, silent bool) {
 	switch {
 	case silent:
 		r.resendAt = e.tick
-	case r.heard <= since && (r.state == Sending || r.in.memory.admitted):
+	case r.heard == r.waitHeard && (r.state == Sending || r.in.memory.admitted):
 		r.heard += max(min(e.tick, r.peer.heard)-since, 0)
 		r.resendAt = e.tick + int64(c.ResendInterval)
 		e.takePlace(r, e.tick)

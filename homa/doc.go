@@ -6,10 +6,12 @@
 // events for its owner, and the instant at which it wants to be called again. It
 // has no goroutine, socket, clock or log. Its behaviour follows the module's
 // branch main; peers of other versions are told apart by PeerConfig.Version.
-// What it does beyond the module: it sends exactly the range that a RESEND asks
-// for and takes packets that partly overlap what it has; it gives up clients
-// that never acknowledge; it keeps tombstones of finished RPCs, so that a late
-// duplicate of a request is not executed again; and its memory is bounded.
+// What it does otherwise than the module: it sends exactly the range that a RESEND
+// asks for and takes packets that partly overlap what it has; it asks for little
+// at a time, and for few RPCs of a peer at a time, so that a slow host is not
+// kept busy with being asked; it gives up clients that never acknowledge; it
+// keeps tombstones of finished RPCs, so that a late duplicate of a request is
+// not executed again; and its memory is bounded.
 //
 // # Use
 //
