@@ -1,0 +1,109 @@
+package main
+
+import (
+	"errors"
+	"fmt"
+	"strings"
+	"time"
+
+	"github.com/spf13/cobra"
+
+	"github.com/tougw/tougw/homa/probe"
+	"github.com/tougw/tougw/homa/rpc"
+	"github.com/tougw/tougw/homa/sim"
+)
+
+// maxOutstanding bounds --concurrency; it is what the engine allows.
+const maxOutstanding = 65_536
+
+// newHomaBench returns `tougw homa bench`.
+func newHomaBench() *cobra.Command {
+	var flags homaFlags
+	var size, concurrency int
+	var workload string
+	var duration time.Duration
+	var seed uint64
+	var asJSON bool
+	cmd := &cobra.Command{
+		Use:   "bench ADDRESS:PORT [-s SIZE | --workload W1..W5]",
+		Short: "Measure a Homa server: throughput and round-trip percentiles",
+		Long: `bench keeps calls to a Homa server outstanding and reports how many were
+answered, throughput, and percentiles of their round trips. Requests have one
+length, or those of a workload of the Homa papers (W1, mostly short messages, to
+W5, mostly long ones; longer requests than the protocol allows are cut to its
+limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
+		Example: "  tougw homa bench 10.0.0.2:4000 --workload W3 --concurrency 20 --duration 30s",
+		Args:    exactly("ADDRESS:PORT"),
+		RunE: func(cmd *cobra.Command, args []string) error {
+			to, err := parseServer(cmd, args[0])
+			if err != nil {
+				return err
+			}
+			if err := checkSize(cmd, size); err != nil {
+				return err
+			}
+			if concurrency < 1 || concurrency > maxOutstanding {
+				return &usageError{cmd, fmt.Errorf("--concurrency %d is not in 1 to %d", concurrency, maxOutstanding)}
+			}
+			if duration <= 0 {
+				return &usageError{cmd, fmt.Errorf("--duration %v is not above 0", duration)}
+			}
+			o := probe.BenchOptions{
+				To: to, MaxLength: rpc.MaxMessage, Concurrency: concurrency, Duration: duration, Seed: seed,
+				Workload: fmt.Sprintf("%d bytes", size), Length: func(float64) int { return size },
+			}
+			if workload != "" {
+				w, err := sim.LoadWorkload(workload)
+				if err != nil {
+					return &usageError{cmd, fmt.Errorf("--workload %q is not one of %s", workload, strings.Join(sim.Workloads, ", "))}
+				}
+				o.Workload, o.Length = w.Name, w.Quantile
+			}
+			node, conn, err := flags.open(cmd)
+			if err != nil {
+				return err
+			}
+			defer node.Close()
+			if err := conn.CheckRoute(to.Addr()); err != nil {
+				return err
+			}
+			return runBench(cmd, node, o, asJSON)
+		},
+	}
+	flags.add(cmd)
+	cmd.Flags().IntVarP(&size, "size", "s", 100, "length of each request in `BYTES`")
+	cmd.Flags().StringVar(&workload, "workload", "", "draw lengths from the workload `NAME`: W1 to W5")
+	cmd.Flags().IntVar(&concurrency, "concurrency", 1, "keep `COUNT` calls outstanding")
+	cmd.Flags().DurationVar(&duration, "duration", 10*time.Second, "measure for this `TIME`")
+	cmd.Flags().Uint64Var(&seed, "seed", 1, "`NUMBER` that the lengths follow from")
+	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON, for programs")
+	cmd.MarkFlagsMutuallyExclusive("size", "workload")
+	return cmd
+}
+
+// runBench measures, with a progress line where stderr is a terminal, and prints
+// the report.
+func runBench(cmd *cobra.Command, node *rpc.Node, o probe.BenchOptions, asJSON bool) error {
+	ctx, stop := untilSignal(cmd)
+	defer stop()
+	stderr := cmd.ErrOrStderr()
+	if isTerminal(stderr) {
+		const clearLine = "\r\x1b[K"
+		o.Progress = func(p probe.Progress) { fmt.Fprintf(stderr, "%s%s", clearLine, p) }
+		defer fmt.Fprint(stderr, clearLine)
+	}
+	report, err := probe.Bench(ctx, node, o)
+	if err != nil && !errors.Is(err, probe.ErrNoAnswer) {
+		return err
+	}
+	if err != nil {
+		err = fmt.Errorf("%s: %w", o.To, err)
+	}
+	if asJSON {
+		return errors.Join(err, writeJSON(cmd.OutOrStdout(), report))
+	}
+	if err != nil {
+		return err
+	}
+	return report.WriteText(cmd.OutOrStdout())
+}

@@ -1,0 +1,155 @@
+package main
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"regexp"
+	"runtime"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/tougw/tougw/homa/probe"
+	"github.com/tougw/tougw/internal/testnet"
+)
+
+func TestHomaUsageErrors(t *testing.T) {
+	for _, c := range []struct{ args, want string }{
+		{"homa", "tougw homa: a command is missing"},
+		{"homa png", `tougw homa: unknown command "png"; did you mean "ping"?`},
+		{"homa ping", "tougw homa ping: ADDRESS:PORT is missing"},
+		{"homa ping 10.0.0.2", `tougw homa ping: "10.0.0.2" has no port: want ADDRESS:PORT, or [ADDRESS]:PORT for IPv6`},
+		{"homa ping fe80::1", `tougw homa ping: "fe80::1" has no port: want ADDRESS:PORT, or [ADDRESS]:PORT for IPv6`},
+		{"homa ping server:4000", `tougw homa ping: "server" is not an IP address`},
+		{"homa ping 10.0.0.2:0", `tougw homa ping: port of "10.0.0.2:0" is not in 1 to 65535`},
+		{"homa ping 10.0.0.2:70000", `tougw homa ping: port of "10.0.0.2:70000" is not in 1 to 65535`},
+		{"homa ping 10.0.0.2:4000 -c 0", "tougw homa ping: --count 0 is not above 0"},
+		{"homa ping 10.0.0.2:4000 -s 0", "tougw homa ping: --size 0 is not in 1 to 1000000"},
+		{"homa ping 10.0.0.2:4000 -s 1000001", "tougw homa ping: --size 1000001 is not in 1 to 1000000"},
+		{"homa ping 10.0.0.2:4000 -i -1s", "tougw homa ping: --interval -1s is negative"},
+		{"homa ping 10.0.0.2:4000 --bind here", `tougw homa ping: --bind "here" is not an IP address`},
+		{"homa ping 10.0.0.2:4000 --speak 5.4", `tougw homa ping: --speak "5.4" is none of main, 6.10, stripped, 6.1`},
+		{"homa serve --echo", "tougw homa serve: --port is missing or 0: want 1 to 65535; Linux hosts call ports up to 32767"},
+		{"homa serve --port 4000", "tougw homa serve: --echo or --sink is missing"},
+		{"homa bench 10.0.0.2:4000 --workload W6", `tougw homa bench: --workload "W6" is not one of W1, W2, W3, W4, W5`},
+		{"homa bench 10.0.0.2:4000 --concurrency 0", "tougw homa bench: --concurrency 0 is not in 1 to 65536"},
+		{"homa bench 10.0.0.2:4000 --duration 0s", "tougw homa bench: --duration 0s is not above 0"},
+	} {
+		path, _, _ := strings.Cut(c.want, ":")
+		tougw(strings.Fields(c.args)...).check(t, c.args, result{exitUsage, "", c.want + "\nRun '" + path + " -h' for help.\n"})
+	}
+}
+
+// within runs a command line in a namespace until it ends or ctx does.
+func within(ctx context.Context, t *testing.T, ns *testnet.Namespace, args string) result {
+	t.Helper()
+	var stdout, stderr bytes.Buffer
+	code := 0
+	err := ns.Do(func() error {
+		code = execute(ctx, strings.Fields(args), &stdout, &stderr)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+	return result{code, stdout.String(), stderr.String()}
+}
+
+// TestHoma pings and measures a server in another namespace.
+func TestHoma(t *testing.T) {
+	testnet.Require(t)
+	n, err := testnet.New(testnet.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer n.Close()
+	if err := n.RoutePlain(); err != nil {
+		t.Fatal(err)
+	}
+	app := n.Sites[0].App
+	ctx, cancel := context.WithTimeout(context.Background(), time.Minute)
+	defer cancel()
+
+	// Nobody serves yet, and then nobody serves that port.
+	r := within(ctx, t, app, "homa ping 198.51.100.2:4000 -c 1")
+	if r.code != exitFailed || !strings.Contains(r.stdout, "protocol unreachable: the host does not know Homa") ||
+		r.stderr != "tougw: 198.51.100.2:4000: no call was answered\n" {
+		t.Errorf("without a server: %+v", r)
+	}
+	serving, stop := context.WithCancel(ctx)
+	served := make(chan result)
+	for _, args := range []string{"homa serve --port 4000 --echo --bind 198.51.100.2", "homa serve --port 4001 --sink --bind 2001:db8:3::2"} {
+		go func() { served <- within(serving, t, n.Server, args) }()
+	}
+	for _, to := range []string{"198.51.100.2:4000", "[2001:db8:3::2]:4001"} {
+		if err := testnet.Poll(ctx, func() error {
+			_, err := app.Run(ctx, "true")
+			if r := within(ctx, t, app, "homa ping "+to+" -c 1"); r.code != exitOK {
+				return context.DeadlineExceeded
+			}
+			return err
+		}); err != nil {
+			t.Fatalf("%s: %v", to, err)
+		}
+	}
+	r = within(ctx, t, app, "homa ping 198.51.100.2:4002 -c 1")
+	if r.code != exitFailed || !strings.Contains(r.stdout, "seq=1 port unreachable: nobody serves it\n") {
+		t.Errorf("another port: %+v", r)
+	}
+
+	r = within(ctx, t, app, "homa ping 198.51.100.2:4000 -c 3 -s 2000 -i 1ms")
+	want := regexp.MustCompile(`^HOMA PING 198\.51\.100\.2:4000: 2000 bytes
+(2000 bytes from 198\.51\.100\.2:4000: seq=\d time=[0-9.]+[µm]s
+){3}
+--- 198\.51\.100\.2:4000 ---
+3 calls, 3 answered, 0% lost, \d+ms
+round trip min/avg/p50/p99/max = ([0-9.]+[µm]s/?){5}
+$`)
+	if r.code != exitOK || r.stderr != "" || !want.MatchString(r.stdout) {
+		t.Errorf("ping: %+v", r)
+	}
+
+	r = within(ctx, t, app, "homa bench [2001:db8:3::2]:4001 --workload w4 --concurrency 5 --duration 700ms --json")
+	var report probe.Report
+	if err := json.Unmarshal([]byte(r.stdout), &report); err != nil || r.code != exitOK || r.stderr != "" {
+		t.Fatalf("bench: %v, %+v", err, r)
+	}
+	if report.Answered == 0 || report.Workload != "W4" || len(report.BySize) < 5 || report.SendRate < report.ReceiveRate || report.Concurrency != 5 {
+		t.Errorf("%+v", report)
+	}
+	r = within(ctx, t, app, "homa bench 198.51.100.2:4000 -s 500 --duration 100ms")
+	if r.code != exitOK || r.stderr != "" || !strings.Contains(r.stdout, "500 bytes, 1 outstanding") {
+		t.Errorf("bench: %+v", r)
+	}
+
+	// A host without a route, in a namespace that routes to neighbours only.
+	r = within(ctx, t, n.Internet, "homa ping 172.16.0.1:4000 -c 1")
+	r.check(t, "no route", result{exitFailed, "", "tougw: rawip: 172.16.0.1: network is unreachable\n"})
+
+	stop()
+	for range 2 {
+		r := <-served
+		if r.code != exitOK || r.stderr != "" || !regexp.MustCompile(`^serving Homa port 400\d: (echo|sink)\n\d+ requests served, \d+ of them failed\n$`).MatchString(r.stdout) {
+			t.Errorf("serve: %+v", r)
+		}
+	}
+}
+
+// TestHomaWithoutCapability runs ping as somebody who may not.
+func TestHomaWithoutCapability(t *testing.T) {
+	done := make(chan result)
+	go func() {
+		runtime.LockOSThread() // the thread is not given back: it ends with this goroutine
+		header := unix.CapUserHeader{Version: unix.LINUX_CAPABILITY_VERSION_3}
+		var none [2]unix.CapUserData
+		if err := unix.Capset(&header, &none[0]); err != nil {
+			t.Error(err)
+		}
+		done <- tougw("homa", "ping", "127.0.0.1:4000", "-c", "1")
+	}()
+	(<-done).check(t, "ping", result{exitFailed, "",
+		"tougw: rawip: raw IPv4 socket: operation not permitted: CAP_NET_RAW is needed (run as root, or setcap cap_net_raw+ep)\n"})
+}
