@@ -273,3 +273,24 @@ func TestVirtual(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 }
+
+// TestVirtualMixed: the wrong way of receiving for a configuration does no harm.
+func TestVirtualMixed(t *testing.T) {
+	for _, virtual := range []bool{false, true} {
+		s := newScripted(t, Config{Virtual: virtual})
+		k := data(200, 100, 0, 100)
+		k.SrcPort, k.DstPort = 0x8000, 4000
+		b := wire.Main.Append(nil, &k)
+		if virtual {
+			s.e.Receive(s.now, s.peer, b)
+		} else {
+			s.e.ReceiveVirtual(s.now, s.peer, b, 50)
+		}
+		r := s.wantEvents(Request, Complete)[0].RPC
+		if want := len(k.Data); !virtual && len(readAll(t, r, s.now)) != want {
+			t.Fatal("bytes are missing")
+		}
+		r.Abort(s.now, nil)
+		s.wantIdle()
+	}
+}

@@ -42,6 +42,7 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 			e.detect(p, k.Type, packet)
 		}
 	}
+	defer e.giveBack()
 	if k.Type == wire.Freeze {
 		return
 	}
@@ -49,12 +50,12 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 		e.stats.DropMalformed++
 		return
 	}
-	if length < 0 {
+	if length < 0 || !e.config.Virtual {
 		length = len(k.Data)
-	} else {
+	}
+	if e.config.Virtual {
 		k.Data = nil
 	}
-	defer e.giveBack()
 	switch {
 	case k.Type == wire.Cutoffs:
 		e.takeCutoffs(p, k)
