@@ -86,16 +86,16 @@ func DefaultConfig(w *Workload) Config {
 	case "W3":
 		measure = 30 * time.Millisecond
 	case "W4":
-		measure = 80 * time.Millisecond
+		measure = 60 * time.Millisecond
 	}
 	c.SetMeasure(measure)
 	return c
 }
 
-// SetMeasure sets how long messages are measured, and the times before and after
-// in proportion.
+// SetMeasure sets how long messages are measured, and in proportion the times before,
+// which it takes until queues of long messages are as long as they get, and after.
 func (c *Config) SetMeasure(d time.Duration) {
-	c.Warmup, c.Measure, c.Drain = d/2, d, d/4
+	c.Warmup, c.Measure, c.Drain = d, d, d/4
 }
 
 func (c *Config) unscheduled() int {
@@ -105,24 +105,21 @@ func (c *Config) unscheduled() int {
 	return c.Fabric.RTTBytes()
 }
 
-// wirePerMessage is the mean number of bytes that a message puts on the links
-// into hosts: its own packets, its grants, and its response unless that is another
-// message.
-func (c *Config) wirePerMessage() float64 {
-	response := dataWire(1)
-	if c.answers() {
-		response = 0
+// wire is the number of bytes that a message puts on the links into hosts: its own
+// packets, its grants, and its response unless that is another message.
+func (c *Config) wire(length int) float64 {
+	scheduled := max(0, length-c.unscheduled())
+	grants := (scheduled + maxData - 1) / maxData
+	size := messageWire(length) + int64(grants)*grantWire
+	if !c.answers() {
+		size += dataWire(1)
 	}
-	return c.Workload.Mean(func(length int) float64 {
-		scheduled := max(0, length-c.unscheduled())
-		grants := (scheduled + maxData - 1) / maxData
-		return float64(messageWire(length) + int64(grants)*grantWire + response)
-	})
+	return float64(size)
 }
 
 // rate is how many messages of the workload a second each host sends.
 func (c *Config) rate() float64 {
-	return c.Load * float64(c.Fabric.HostRate) / 8 / c.wirePerMessage()
+	return c.Load * float64(c.Fabric.HostRate) / 8 / c.Workload.Mean(c.wire)
 }
 
 func (c *Config) check() error {

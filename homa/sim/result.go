@@ -35,6 +35,10 @@ type Result struct {
 	Cutoffs         [wire.NumPriorities]uint32 `json:"cutoffs_bytes"`
 	ScheduledLevels int                        `json:"scheduled_levels"`
 
+	// OfferedLoad is what the measured messages put on the links into hosts, by the
+	// estimate that Load is about: how much chance, with few long messages, has
+	// made of it.
+	OfferedLoad float64 `json:"offered_load"`
 	// MeasuredLoad is the share of the links into hosts that was taken while the
 	// measured messages began.
 	MeasuredLoad float64 `json:"measured_load"`

@@ -52,7 +52,7 @@ func TestTable(t *testing.T) {
 		"W3 at 80 % load, 144 hosts",
 		" 10 %            1,000     1.50    1.49    1.99    1,001     991   1,981\n",
 		"measured messages                        10,000                   10,000\n",
-		"load of links, %",
+		"load carried, %                            79.0                     79.0",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)

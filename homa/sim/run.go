@@ -154,18 +154,22 @@ func (r *run) linkBytes() (sum uint64) {
 	return sum
 }
 
+// capacity is how many bytes all links into hosts carry while messages are measured.
+func (r *run) capacity() float64 {
+	return float64(r.config.Fabric.HostRate) / 8 * r.config.Measure.Seconds() * float64(len(r.hosts))
+}
+
 // result says what is known at the end of the measurement.
 func (r *run) result(before uint64) *Result {
 	c := &r.config
 	engine := c.engine()
-	capacity := float64(c.Fabric.HostRate) / 8 * c.Measure.Seconds() * float64(len(r.hosts))
 	return &Result{
 		Workload: c.Workload.Name, Scheme: c.Scheme, Load: c.Load, Seed: c.Seed,
 		Hosts: len(r.hosts), Racks: c.Fabric.Racks,
 		Warmup: c.Warmup.Seconds(), Measure: c.Measure.Seconds(),
 		Unscheduled: engine.Peer.Unscheduled, GrantWindow: engine.GrantWindow, Overcommit: engine.MaxOvercommit,
 		FIFOShare: c.FIFOShare, Cutoffs: engine.Cutoffs, ScheduledLevels: engine.MaxScheduled + 1,
-		MeasuredLoad: float64(r.linkBytes()-before) / capacity,
+		MeasuredLoad: float64(r.linkBytes()-before) / r.capacity(),
 		Go:           runtime.Version(),
 	}
 }
@@ -196,7 +200,12 @@ func (r *run) finish(result *Result) {
 	}
 	result.Messages, result.Completed = r.sent, r.completed
 	result.Unfinished = r.missing
-	result.measure(r.samples())
+	samples := r.samples()
+	for _, m := range samples {
+		result.OfferedLoad += r.config.wire(int(m.length))
+	}
+	result.OfferedLoad /= r.capacity()
+	result.measure(samples)
 }
 
 // samples gives the measured messages. One that has not arrived counts with the

@@ -50,7 +50,8 @@ func Table(results []*Result) string {
 	}
 	line("measured messages", func(r *Result) string { return thousands(r.All.Count) })
 	line("of these not arrived", func(r *Result) string { return thousands(r.Unfinished) })
-	line("load of links, %", func(r *Result) string { return fmt.Sprintf("%.1f", 100*r.MeasuredLoad) })
+	line("load offered, %", func(r *Result) string { return fmt.Sprintf("%.1f", 100*r.OfferedLoad) })
+	line("load carried, %", func(r *Result) string { return fmt.Sprintf("%.1f", 100*r.MeasuredLoad) })
 	line("packets", func(r *Result) string { return thousands(int(r.PacketsSent)) })
 	line("dropped", func(r *Result) string { return thousands(int(r.PacketsDropped)) })
 	line("bytes sent again", func(r *Result) string { return thousands(int(r.BytesResent)) })

@@ -31,7 +31,7 @@ type options struct {
 	fifo                 int
 	overcommit, window   int
 	parallel             int
-	out                  string
+	read, out            string
 }
 
 func main() {
@@ -61,6 +61,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	flags.IntVar(&o.overcommit, "overcommit", 0, "messages granted at a time (default: levels for scheduled bytes)")
 	flags.IntVar(&o.window, "window", 0, "bytes granted ahead of a message (default: what a round trip takes)")
 	flags.IntVar(&o.parallel, "parallel", runtime.GOMAXPROCS(0), "runs at a time")
+	flags.StringVar(&o.read, "read", "", "run nothing: show the results in these JSON `files`")
 	flags.StringVar(&o.out, "out", "", "`folder` for table.txt, results.json and plot.svg")
 	if err := flags.Parse(args); err != nil {
 		return err
@@ -68,11 +69,7 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if flags.NArg() > 0 {
 		return fmt.Errorf("unexpected argument %q", flags.Arg(0))
 	}
-	configs, err := o.configs()
-	if err != nil {
-		return err
-	}
-	results, err := runAll(ctx, configs, o.parallel, stderr)
+	results, err := o.results(ctx, stderr)
 	if err != nil {
 		return err
 	}
@@ -84,6 +81,42 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 		return nil
 	}
 	return write(o.out, table, results)
+}
+
+// results reads results, or makes them.
+func (o *options) results(ctx context.Context, stderr io.Writer) ([]*sim.Result, error) {
+	if o.read != "" {
+		return read(strings.Split(o.read, ","))
+	}
+	configs, err := o.configs()
+	if err != nil {
+		return nil, err
+	}
+	return runAll(ctx, configs, o.parallel, stderr)
+}
+
+// read joins the results in several files.
+func read(files []string) (results []*sim.Result, err error) {
+	for _, name := range files {
+		data, err := os.ReadFile(name)
+		if err != nil {
+			return nil, err
+		}
+		var list []*sim.Result
+		if err := json.Unmarshal(data, &list); err != nil {
+			return nil, fmt.Errorf("%s: %w", name, err)
+		}
+		for i, r := range list {
+			if r == nil || len(r.Slices) != sim.Slices {
+				return nil, fmt.Errorf("%s: result %d does not have %d slices", name, i+1, sim.Slices)
+			}
+			results = append(results, r)
+		}
+	}
+	if len(results) == 0 {
+		return nil, fmt.Errorf("%s: no results", strings.Join(files, ", "))
+	}
+	return results, nil
 }
 
 func schemeNames() string {

@@ -55,6 +55,38 @@ func TestFigureIsWritten(t *testing.T) {
 	}
 }
 
+func TestResultsAreReadAgain(t *testing.T) {
+	var first, again bytes.Buffer
+	var files []string
+	for _, workload := range []string{"W1", "W2"} {
+		folder := t.TempDir()
+		args := append([]string{"-workloads", workload, "-schemes", "homa", "-out", folder}, tiny...)
+		if err := run(context.Background(), args, &first, io.Discard); err != nil {
+			t.Fatal(err)
+		}
+		files = append(files, filepath.Join(folder, "results.json"))
+	}
+	if err := run(context.Background(), []string{"-read", strings.Join(files, ",")}, &again, io.Discard); err != nil {
+		t.Fatal(err)
+	}
+	w1, w2, _ := strings.Cut(again.String(), "\n\nW2")
+	if first.String() != w1+"\nW2"+w2 {
+		t.Errorf("read:\n%s\nprinted before:\n%s", again.String(), first.String())
+	}
+	for content, want := range map[string]string{"": "JSON", "[]": "no results", "[null]": "result 1", `[{"workload":"W1"}]`: "slices"} {
+		bad := filepath.Join(t.TempDir(), "bad.json")
+		if err := os.WriteFile(bad, []byte(content), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := run(context.Background(), []string{"-read", bad}, io.Discard, io.Discard); err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("%q: %v, want something about %q", content, err, want)
+		}
+	}
+	if err := run(context.Background(), []string{"-read", "/nowhere/results.json"}, io.Discard, io.Discard); !errors.Is(err, os.ErrNotExist) {
+		t.Errorf("no such file: %v", err)
+	}
+}
+
 func TestBadArguments(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"-workloads W9", "W9"},
