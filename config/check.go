@@ -14,19 +14,24 @@ func (p *parser) check() {
 	p.checkPeers()
 	p.checkRules()
 	p.checkAccept()
+	p.checkTranslate()
+	p.checkHoma()
 }
 
 // checkUse asks for at least one of the parts that do something.
 func (p *parser) checkUse() {
 	r := &p.raw
-	if !r.listen.given() && !r.tun.given() && !r.peers.given() {
-		p.report(r.node, "listen", "is missing: a gateway needs listen; a client needs tun and peers")
+	if !r.listen.given() && !r.tun.given() && !r.peers.given() && !r.translate.given() {
+		p.report(r.node, "listen", "is missing: a gateway needs listen; a client needs tun and peers; a translator needs translate")
 	}
 }
 
 func (p *parser) checkIdentity() {
 	r := &p.raw.identity
+	listen, peers := p.raw.listen.given(), p.raw.peers.given()
 	switch {
+	case !r.given() && !listen && !peers && p.raw.translate.given():
+		return // nobody is to be convinced
 	case !r.given():
 		p.missing(&p.raw.at, "identity", "who we are: cert, key and ca, or psk, or psk_dir")
 		return
@@ -49,7 +54,6 @@ func (p *parser) checkIdentity() {
 		}
 	}
 	psk, dir := r.psk.given(), r.pskDir.given()
-	listen, peers := p.raw.listen.given(), p.raw.peers.given()
 	switch {
 	case !cert && !psk && !dir:
 		p.errorf(&r.at, "has none of cert with key and ca, psk, or psk_dir")
@@ -76,7 +80,7 @@ func (p *parser) checkTun() {
 	if !r.ok() {
 		return
 	}
-	if !p.raw.peers.given() && !p.raw.listen.given() {
+	if !p.raw.peers.given() && !p.raw.listen.given() && !p.translatesFlows() {
 		p.errorf(&r.at, "captures traffic, but there are neither peers nor listen to tunnel it to")
 	}
 	if !p.raw.rules.given() {

@@ -42,9 +42,11 @@ type Config struct {
 	// matches none is rejected.
 	Accept []Accept
 
-	// Translate has the translations between TCP and Homa. This version refuses
-	// a file that has any.
+	// Translate has the translations between TCP and Homa, with unique names. No
+	// two of them have one From.
 	Translate []Translate
+	// Homa says how this host takes part in a Homa fabric.
+	Homa Homa
 
 	Flows        Flows
 	Associations Associations
@@ -89,9 +91,9 @@ type Admin struct {
 	HTTP netip.AddrPort
 }
 
-// Identity says who we are and whom we believe. At least one kind is present:
-// Cert, Key and CA together, PSK (never beside Cert), or PSKDir (only with
-// Config.Listen, also beside the others). All paths are absolute or relative
+// Identity says who we are and whom we believe. With Config.Listen or
+// Config.Peers at least one kind is present: Cert, Key and CA together, PSK (never
+// beside Cert), or PSKDir (only with Config.Listen, also beside the others). All paths are absolute or relative
 // to the working directory: those of the file have been joined with its
 // folder.
 type Identity struct {
@@ -201,7 +203,8 @@ const (
 	ActionTunnel Action = "tunnel"
 	// ActionTCP connects to the destination by the TCP of this host.
 	ActionTCP Action = "tcp"
-	// ActionHoma hands the flow to a translation. This version refuses it.
+	// ActionHoma lets the flow to a translation that is for its destination, and
+	// nowhere else. (TCP lets it there, too.)
 	ActionHoma Action = "homa"
 )
 
@@ -227,7 +230,7 @@ type Accept struct {
 	Dst []netip.Prefix
 	// Ports are the destination ports it is for; empty for all.
 	Ports []PortRange
-	// Action is TCP or Reject.
+	// Action is TCP, Homa or Reject.
 	Action Action
 }
 
@@ -297,11 +300,12 @@ type Associations struct {
 }
 
 // Default returns what an empty file would mean if it were complete: every
-// scalar has its default, and identity, listen, tun, peers, rules and accept
-// are absent. Name and Admin.Socket are empty.
+// scalar has its default, and identity, listen, tun, peers, rules, accept and
+// translate are absent. Name and Admin.Socket are empty.
 func Default() *Config {
 	return &Config{
-		Log: Log{Level: slog.LevelInfo, Format: FormatText},
+		Log:  Log{Level: slog.LevelInfo, Format: FormatText},
+		Homa: defaultHoma(),
 		Flows: Flows{
 			ConnectTimeout:   2 * time.Minute,
 			Keepalive:        Keepalive{Idle: 75 * time.Second, Interval: 15 * time.Second, Count: 8},

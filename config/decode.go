@@ -272,6 +272,20 @@ func (l *scalars) decode(d *decoder) {
 	}
 }
 
+// scalarOrList is a list of single values, of which one alone needs no brackets.
+type scalarOrList struct {
+	scalars
+}
+
+func (l *scalarOrList) decode(d *decoder) {
+	if l.node.Kind != yaml.ScalarNode {
+		l.scalars.decode(d)
+		return
+	}
+	l.items = make([]scalar, 1)
+	d.decode(&l.items[0], l.node, l.path)
+}
+
 // objects is a list of objects; P is *T.
 type objects[T any, P interface {
 	*T

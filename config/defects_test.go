@@ -162,7 +162,7 @@ var clientDefects = []defect{
 	{"direct with a peer", "action: tunnel", "action: direct", `5:32: rules[0].peer: only the action tunnel sends to a peer, not direct`},
 	{"rules without tun", "tun: {addresses: [\"10.77.0.7/24\"]}\n", "", `4:8: rules: are for captured flows, but there is no tun`},
 	{"tun without anybody", "peers: [{name: edge, endpoints: [\"203.0.113.7:443\"]}]\nrules: [{action: tunnel, peer: edge}]", "rules: [{action: reject}]", "2:17: identity.psk: is for dialling, but there are no peers; a gateway has psk_dir\n3:6: tun: captures traffic, but there are neither peers nor listen to tunnel it to"},
-	{"nothing to do", "tun: {addresses: [\"10.77.0.7/24\"]}\npeers: [{name: edge, endpoints: [\"203.0.113.7:443\"]}]\nrules: [{action: tunnel, peer: edge}]\n", "accept: [{peer: x, dst: [\"0.0.0.0/0\"], action: tcp}]\n", "1:1: listen: is missing: a gateway needs listen; a client needs tun and peers\n2:17: identity.psk: is for dialling, but there are no peers; a gateway has psk_dir\n3:9: accept: is for the flows of peers, but there are neither listen nor peers"},
+	{"nothing to do", "tun: {addresses: [\"10.77.0.7/24\"]}\npeers: [{name: edge, endpoints: [\"203.0.113.7:443\"]}]\nrules: [{action: tunnel, peer: edge}]\n", "accept: [{peer: x, dst: [\"0.0.0.0/0\"], action: tcp}]\n", "1:1: listen: is missing: a gateway needs listen; a client needs tun and peers; a translator needs translate\n2:17: identity.psk: is for dialling, but there are no peers; a gateway has psk_dir\n3:9: accept: is for the flows of peers, but there are neither listen nor peers"},
 
 	// YAML.
 	{"syntax: bracket", `["10.77.0.7/24"]`, `["10.77.0.7/24"`, `3:33: yaml: did not find expected ',' or ']' while parsing a flow sequence that starts in line 3`},
@@ -193,35 +193,8 @@ var gatewayDefects = []defect{
 	{"no ca", ", ca: ca.crt", "", `2:11: identity.ca: is missing: it is one of three that go together: cert, key and ca`},
 	{"psk on a gateway", "{cert: edge.crt, key: edge.key, ca: ca.crt}", "{psk: {identity: edge, key_file: edge.psk}}", "2:11: identity.cert: is missing: those who dial us are proven by cert with key and ca, or by psk_dir\n2:17: identity.psk: is for dialling, but there are no peers; a gateway has psk_dir"},
 	{"peers with psk_dir alone", "{cert: edge.crt, key: edge.key, ca: ca.crt}", "{psk_dir: psk}\npeers: [{name: a, endpoints: [\"192.0.2.1:443\"], server_name: a}]", "2:11: identity.cert: is missing: to dial peers we need cert with key and ca, or psk"},
-	{"accept to homa", "action: tcp", "action: homa", `4:58: accept[0].action: this version does not translate to Homa yet`},
+	{"translate at a peer", "", "translate: [{name: kv, from: {tunnel: {dst: 10.1.0.5, port: 7000}}, to: {homa: \"10.1.0.5:4000\", via: edge-2}, framing: {type: dns}}]\n", `5:102: translate[0].to.via: this version does not carry Homa through tunnels yet`},
 	{"metrics at a name", "", "admin: {http: \"localhost:9180\"}\n", `5:15: admin.http: "localhost:9180" is not at an IP address (names are not resolved): "localhost" is not one`},
-
-	// Translations are refused, but their shape is checked before.
-	{"translate", "", `translate:
-- {name: kv, from: {tcp: "0.0.0.0:7000"}, to: {homa: "10.1.0.5:4000", via: edge}, framing: {type: length-prefixed, bytes: 4, order: big}}
-- {name: legacy, from: {homa: ":4100"}, to: {tcp: "127.0.0.1:6379"}, framing: {type: resp}}
-- {name: far, from: {tunnel: {dst: 10.1.0.5, port: 7000}}, to: {homa: "10.1.0.5:4000"}, framing: {type: length-prefixed, bytes: 4}}
-`, `6:1: translate: this version does not translate to Homa yet`},
-	{"translate without anything", "", "translate: [{}]\n", `5:12: translate: this version does not translate to Homa yet
-5:13: translate[0].framing: is missing: where a message of the TCP side ends
-5:13: translate[0].from: is missing: where clients arrive
-5:13: translate[0].name: is missing: what status and logs call it
-5:13: translate[0].to: is missing: the service that they reach`},
-	{"translate nothing into nothing", "", `translate: [{name: a, from: {tcp: ":1", homa: ":2"}, to: {}, framing: {}}]
-`, `5:12: translate: this version does not translate to Homa yet
-5:29: translate[0].from: wants exactly one of tcp, homa and tunnel
-5:58: translate[0].to: wants exactly one of tcp and homa
-5:71: translate[0].framing.type: is missing: one of length-prefixed, resp`},
-	{"translate Homa to Homa", "", `translate: [{name: a, from: {homa: ":1"}, to: {homa: "192.0.2.1:2"}, framing: {type: length-prefixed, bytes: 3, order: middle}}, {name: a, from: {tunnel: {dst: x}}, to: {tcp: "192.0.2.1:2"}, framing: {type: resp, bytes: 4}}]
-`, `5:12: translate: this version does not translate to Homa yet
-5:13: translate[0]: one side is TCP and the other Homa, but both are Homa
-5:110: translate[0].framing.bytes: 3 is not one of 1, 2, 4, 8
-5:120: translate[0].framing.order: "middle" is not one of big, little
-5:130: translate[1]: one side is TCP and the other Homa, but both are TCP
-5:137: translate[1].name: "a" is there twice; it is translate[0].name already
-5:155: translate[1].from.tunnel.port: is missing: the port that the flows are for
-5:161: translate[1].from.tunnel.dst: "x" is not an IP address
-5:221: translate[1].framing.bytes: only length-prefixed messages have it`},
 }
 
 // apply returns base with the defect in it.
@@ -243,6 +216,8 @@ func TestDefects(t *testing.T) {
 	}{
 		{"client", goodClient, clientDefects},
 		{"gateway", goodGateway, gatewayDefects},
+		{"translator", goodTranslator, translatorDefects},
+		{"homa", goodTranslator, homaDefects},
 	} {
 		if _, err := Parse("c.yaml", []byte(set.base)); err != nil {
 			t.Fatalf("good %s: %v", set.name, err)

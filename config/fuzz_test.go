@@ -6,6 +6,8 @@ import (
 	"strconv"
 	"strings"
 	"testing"
+
+	"github.com/tougw/tougw/framing"
 )
 
 // FuzzParse parses any bytes. Whatever they are, the result is a complete
@@ -20,6 +22,9 @@ func FuzzParse(f *testing.F) {
 	}
 	for _, d := range gatewayDefects {
 		f.Add([]byte(d.apply(f, goodGateway)))
+	}
+	for _, d := range slices.Concat(translatorDefects, homaDefects) {
+		f.Add([]byte(d.apply(f, goodTranslator)))
 	}
 	f.Fuzz(func(t *testing.T, content []byte) {
 		cfg, err := Parse("c.yaml", content)
@@ -39,34 +44,42 @@ func FuzzParse(f *testing.F) {
 	})
 }
 
-func checkConfig(t *testing.T, c *Config) {
-	t.Helper()
-	if c.Name == "" || c.Admin.Socket == "" || len(c.Listen) == 0 && c.Tun == nil && len(c.Peers) == 0 {
-		t.Fatalf("incomplete: %+v", c)
+func checkConfig(x *testing.T, c *Config) {
+	x.Helper()
+	if c.Name == "" || c.Admin.Socket == "" || len(c.Listen)+len(c.Peers)+len(c.Translate) == 0 && c.Tun == nil {
+		x.Fatalf("incomplete: %+v", c)
 	}
-	if !c.Identity.HasCert() && c.Identity.PSK == nil && c.Identity.PSKDir == "" {
-		t.Fatalf("no identity: %+v", c)
+	if len(c.Listen)+len(c.Peers) > 0 && !c.Identity.HasCert() && c.Identity.PSK == nil && c.Identity.PSKDir == "" {
+		x.Fatalf("no identity: %+v", c)
 	}
 	if c.Tun != nil && (len(c.Tun.Addresses) == 0 || len(c.Rules) == 0 || c.Tun.Mark == 0) {
-		t.Fatalf("incomplete tun: %+v", c.Tun)
+		x.Fatalf("incomplete tun: %+v", c.Tun)
 	}
 	for _, p := range c.Peers {
 		if p.Name == "" || len(p.Endpoints) == 0 {
-			t.Fatalf("incomplete peer: %+v", p)
+			x.Fatalf("incomplete peer: %+v", p)
 		}
 	}
 	for _, a := range c.Accept {
 		if a.Peer.String() == "" || len(a.Dst) == 0 || a.Action == "" {
-			t.Fatalf("incomplete accept: %+v", a)
+			x.Fatalf("incomplete accept: %+v", a)
 		}
 	}
 	for _, r := range c.Rules {
 		if r.Action == "" || (r.Action == ActionTunnel) != (r.Peer != "") {
-			t.Fatalf("incomplete rule: %+v", r)
+			x.Fatalf("incomplete rule: %+v", r)
 		}
 	}
-	if len(c.Translate) > 0 {
-		t.Fatalf("translations: %+v", c.Translate)
+	for _, t := range c.Translate {
+		if t.Name == "" || t.From.Addr.Port() == 0 || len(t.To.Addrs) == 0 || (t.From.Kind == TranslateHoma) == (t.To.Kind == TranslateHoma) {
+			x.Fatalf("incomplete translation: %+v", t)
+		}
+		if _, err := framing.New(t.Framing); err != nil || t.Framing.Max > maxHomaMessage || t.Limits.Buffer < t.Framing.Max {
+			x.Fatalf("framing of %s: %v", t.Name, err)
+		}
+	}
+	if len(c.Homa.Version) == 0 || c.Homa.Timeout < 2*c.Homa.Resend {
+		x.Fatalf("incomplete homa: %+v", c.Homa)
 	}
 }
 

@@ -140,6 +140,7 @@ associations:
 		Accept: []Accept{
 			{Peer: pattern(t, "e*"), Dst: prefixes("10.77.0.7/32"), Ports: []PortRange{{22, 22}}, Action: ActionReject},
 		},
+		Homa: Default().Homa,
 		Flows: Flows{
 			ConnectTimeout:   90 * time.Second,
 			IdleTimeout:      90 * time.Minute,

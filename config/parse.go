@@ -42,6 +42,7 @@ func (p *parser) parse() {
 	p.peers()
 	p.rules()
 	p.accept()
+	p.homa()
 	p.translate()
 	p.flows()
 	p.associations()
@@ -393,11 +394,8 @@ func (p *parser) accept() {
 			p.missing(&r.at, "dst", `what they may reach, such as ["10.0.0.0/8"]`)
 		}
 		rule.Action = enum(p.decoder, &r.action, "", ActionTCP, ActionReject, ActionHoma)
-		switch {
-		case !r.action.given():
+		if !r.action.given() {
 			p.missing(&r.at, "action", "one of tcp, reject, homa")
-		case rule.Action == ActionHoma:
-			p.noHoma(&r.action.at)
 		}
 		p.cfg.Accept = append(p.cfg.Accept, rule)
 	}

@@ -1,11 +1,16 @@
 package config
 
-import "net/netip"
+import (
+	"net/netip"
+	"time"
 
-// noHoma reports a part of the file that needs a translation to Homa, which
-// this version cannot do. It is the only place that says so.
-func (p *parser) noHoma(a *at) {
-	p.errorf(a, "this version does not translate to Homa yet")
+	"github.com/tougw/tougw/framing"
+)
+
+// noVia reports a Homa server behind a peer, to which this version has no way.
+// It is the only place that says so.
+func (p *parser) noVia(a *at) {
+	p.errorf(a, "this version does not carry Homa through tunnels yet")
 }
 
 func (p *parser) translate() {
@@ -26,69 +31,71 @@ func (p *parser) translate() {
 				names[t.Name] = r.name.path
 			}
 		}
-		if r.from.given() {
-			t.From = p.translateFrom(&r.from)
-		} else {
-			p.missing(&r.at, "from", "where clients arrive")
-		}
-		if r.to.given() {
-			t.To = p.translateTo(&r.to)
-		} else {
-			p.missing(&r.at, "to", "the service that they reach")
-		}
-		if fromHoma, toHoma := t.From.Kind == TranslateHoma, t.To.Kind == TranslateHoma; t.From.Kind != "" && t.To.Kind != "" && fromHoma == toHoma {
-			p.report(r.node, r.path, "one side is TCP and the other Homa, but both are %s", map[bool]string{true: "Homa", false: "TCP"}[toHoma])
-		}
+		p.translateEnds(r, &t)
 		if r.framing.given() {
 			t.Framing = p.framing(&r.framing)
 		} else {
 			p.missing(&r.at, "framing", "where a message of the TCP side ends")
 		}
+		p.translateNumbers(r, &t)
 		p.cfg.Translate = append(p.cfg.Translate, t)
-	}
-	if p.raw.translate.ok() {
-		p.noHoma(&p.raw.translate.at)
 	}
 }
 
-func (p *parser) translateFrom(r *rawFrom) TranslateEnd {
+// translateEnds reads both sides of a rule.
+func (p *parser) translateEnds(r *rawTranslate, t *Translate) {
+	if r.from.given() {
+		t.From = p.translateFrom(&r.from)
+	} else {
+		p.missing(&r.at, "from", "where clients arrive")
+	}
+	if r.to.given() {
+		t.To = p.translateTo(&r.to)
+	} else {
+		p.missing(&r.at, "to", "the service that they reach")
+	}
+	if t.From.Kind == "" || t.To.Kind == "" {
+		return
+	}
+	if fromHoma, toHoma := t.From.Kind == TranslateHoma, t.To.Kind == TranslateHoma; fromHoma == toHoma {
+		p.report(r.node, r.path, "one side is TCP and the other Homa, but both are %s", map[bool]string{true: "Homa", false: "TCP"}[toHoma])
+	}
+}
+
+func (p *parser) translateFrom(r *rawFrom) TranslateFrom {
 	if !r.ok() {
-		return TranslateEnd{}
+		return TranslateFrom{}
 	}
 	given := 0
-	var end TranslateEnd
+	var from TranslateFrom
 	if r.tcp.given() {
 		given++
-		end = TranslateEnd{Kind: TranslateTCP, Addr: p.bareAddrPort(&r.tcp)}
-	}
-	if r.homa.given() {
-		given++
-		end = TranslateEnd{Kind: TranslateHoma, Addr: p.bareAddrPort(&r.homa)}
+		from = TranslateFrom{TranslateTCP, p.bareAddrPort(&r.tcp)}
+		if from.Addr.Addr().IsMulticast() {
+			p.errorf(&r.tcp.at, "%s is a multicast address", quote(from.Addr.Addr().String()))
+		}
 	}
 	if r.tunnel.given() {
 		given++
-		end = TranslateEnd{Kind: TranslateTunnel, Addr: p.tunnelDst(&r.tunnel)}
+		from = TranslateFrom{TranslateTunnel, p.tunnelDst(&r.tunnel)}
+	}
+	if r.homa.given() {
+		given++
+		from = TranslateFrom{TranslateHoma, p.homaPort(&r.homa)}
 	}
 	if given != 1 {
-		p.errorf(&r.at, "wants exactly one of tcp, homa and tunnel")
+		p.errorf(&r.at, "wants exactly one of tcp, tunnel and homa")
+		return TranslateFrom{}
 	}
-	return end
+	return from
 }
 
-// tunnelDst reads the destination of the flows of peers that are translated.
+// tunnelDst reads the destination of the flows that are translated.
 func (p *parser) tunnelDst(r *rawTunnel) netip.AddrPort {
 	if !r.ok() {
 		return netip.AddrPort{}
 	}
-	var addr netip.Addr
-	if v, ok := p.text(&r.dst, "an IP address"); ok {
-		a, err := netip.ParseAddr(v)
-		if err != nil || a.Zone() != "" {
-			p.errorf(&r.dst.at, "%s is not an IP address", quote(v))
-		} else {
-			addr = a.Unmap()
-		}
-	}
+	addr, _ := p.address(&r.dst)
 	if !r.dst.given() {
 		p.missing(&r.at, "dst", "the address that the flows are for")
 	}
@@ -98,24 +105,64 @@ func (p *parser) tunnelDst(r *rawTunnel) netip.AddrPort {
 	return netip.AddrPortFrom(addr, uint16(p.integer(&r.port, 0, 1, 65535)))
 }
 
-func (p *parser) translateTo(r *rawTo) TranslateEnd {
-	if !r.ok() {
-		return TranslateEnd{}
+// homaPort reads a port that is served, as in ":4100". The addresses are those
+// of the homa part.
+func (p *parser) homaPort(s *scalar) netip.AddrPort {
+	ap := p.bareAddrPort(s)
+	switch {
+	case !s.ok():
+	case ap.Addr().IsValid():
+		p.errorf(&s.at, "%s has an address; ports of Homa are served at all of homa.addresses: write \":%d\"", quote(ap.String()), ap.Port())
+	case ap.Port() >= 0x8000:
+		p.warnf(&s.at, "%d is a port that Linux hosts cannot call: servers have 1 to 32767 there", ap.Port())
 	}
-	var end TranslateEnd
+	return ap
+}
+
+func (p *parser) translateTo(r *rawTo) TranslateTo {
+	if !r.ok() {
+		return TranslateTo{}
+	}
 	if r.tcp.given() == r.homa.given() {
 		p.errorf(&r.at, "wants exactly one of tcp and homa")
-		return end
+		return TranslateTo{}
 	}
 	if r.tcp.given() {
-		end.Kind = TranslateTCP
-		end.Addr, _ = p.addrPort(&r.tcp)
-	} else {
-		end.Kind = TranslateHoma
-		end.Addr, _ = p.addrPort(&r.homa)
+		if r.via.given() {
+			p.errorf(&r.via.at, "only a Homa server is behind a peer; TCP servers are reached by rules and accept")
+		}
+		return TranslateTo{Kind: TranslateTCP, Addrs: p.servers(r.tcp.items)}
 	}
-	end.Via = p.decoder.name(&r.via)
-	return end
+	to := TranslateTo{Kind: TranslateHoma, Via: p.decoder.name(&r.via)}
+	to.Addrs = p.servers([]scalar{r.homa})
+	if p.checkRulePeer(&r.via); r.via.ok() {
+		p.noVia(&r.via.at)
+	}
+	return to
+}
+
+// servers reads the addresses of servers.
+func (p *parser) servers(items []scalar) []netip.AddrPort {
+	var servers []netip.AddrPort
+	first := make(map[netip.AddrPort]string)
+	for i := range items {
+		s := &items[i]
+		ap, ok := p.addrPort(s)
+		if !ok {
+			continue
+		}
+		if path, dup := first[ap]; dup {
+			p.errorf(&s.at, "%s is there twice; it is %s already", quote(ap.String()), path)
+			continue
+		}
+		if ap.Addr().IsUnspecified() || ap.Addr().IsMulticast() {
+			p.errorf(&s.at, "%s cannot be connected to: it is not the address of one host", quote(ap.Addr().String()))
+			continue
+		}
+		first[ap] = s.path
+		servers = append(servers, ap)
+	}
+	return servers
 }
 
 // bareAddrPort reads an address and port, or a port alone as in ":4100".
@@ -131,30 +178,46 @@ func (p *parser) bareAddrPort(s *scalar) netip.AddrPort {
 	return ap
 }
 
-func (p *parser) framing(r *rawFraming) Framing {
-	if !r.ok() {
-		return Framing{}
+// translateNumbers reads the bounds and times of a rule.
+func (p *parser) translateNumbers(r *rawTranslate, t *Translate) {
+	def := DefaultTranslate(t.To.Kind, t.Framing.Type == framing.TypeStream)
+	l, raw := &t.Limits, &r.limits
+	*l = def.Limits
+	l.Connections = p.integer(&raw.connections, l.Connections, 1, 1<<20)
+	l.Outstanding = p.integer(&raw.outstanding, l.Outstanding, 1, 65536)
+	l.OutstandingAll = p.integer(&raw.outstandingAll, l.OutstandingAll, 1, 1<<20)
+	l.Buffer = p.size(&raw.buffer, l.Buffer, 64<<10, 64<<30)
+	l.ServerConnections = p.integer(&raw.serverConnections, l.ServerConnections, 1, 65536)
+	l.Pipeline = p.integer(&raw.pipeline, l.Pipeline, 1, 65536)
+	if raw.buffer.ok() && l.Buffer < t.Framing.Max {
+		p.errorf(&raw.buffer.at, "%s is less than one message, which may have %d bytes", raw.buffer.node.Value, t.Framing.Max)
 	}
-	var f Framing
-	f.Type = enum(p.decoder, &r.typ, "", FramingLengthPrefixed, FramingRESP)
-	switch {
-	case !r.typ.given():
-		p.missing(&r.at, "type", "one of length-prefixed, resp")
-	case f.Type == FramingLengthPrefixed:
-		if !r.bytes.given() {
-			p.missing(&r.at, "bytes", "the size of the length: 1, 2, 4 or 8")
-		}
-		f.Bytes = p.integer(&r.bytes, 4, 1, 8)
-		if r.bytes.ok() && f.Bytes&(f.Bytes-1) != 0 {
-			p.errorf(&r.bytes.at, "%d is not one of 1, 2, 4, 8", f.Bytes)
-		}
-		f.BigEndian = enum(p.decoder, &r.order, "big", "big", "little") == "big"
-	case f.Type == FramingRESP:
-		for _, s := range []*scalar{&r.bytes, &r.order} {
-			if s.given() {
-				p.errorf(&s.at, "only length-prefixed messages have it")
-			}
+	o, times := &t.Timeouts, &r.timeouts
+	*o = def.Timeouts
+	o.Connect = p.duration(&times.connect, o.Connect, time.Millisecond, 2*time.Minute)
+	o.Request = p.durationOrOff(&times.request, o.Request, time.Millisecond, 24*time.Hour)
+	o.Idle = p.durationOrOff(&times.idle, o.Idle, time.Second, 720*time.Hour)
+	o.Write = p.durationOrOff(&times.write, o.Write, time.Second, 24*time.Hour)
+	t.Retry = p.boolean(&r.retry, false)
+	t.AccessLog = p.boolean(&r.accessLog, false)
+	proxy := &r.proxyProtocol
+	t.ProxyIn, t.ProxyOut = p.boolean(&proxy.in, false), p.boolean(&proxy.out, false)
+
+	clients := []*scalar{&raw.connections, &raw.outstanding, &times.write, &proxy.in}
+	servers := []*scalar{&raw.serverConnections, &raw.pipeline, &times.connect, &proxy.out}
+	if t.From.Kind == TranslateHoma {
+		p.oneSided(clients, "is about TCP clients, and those of this rule speak Homa")
+	}
+	if t.To.Kind == TranslateHoma {
+		p.oneSided(servers, "is about TCP servers, and that of this rule speaks Homa")
+	}
+}
+
+// oneSided reports keys that are about a side that the rule does not have.
+func (p *parser) oneSided(keys []*scalar, why string) {
+	for _, s := range keys {
+		if s.ok() {
+			p.errorf(&s.at, "%s", why)
 		}
 	}
-	return f
 }

@@ -16,6 +16,7 @@ type rawFile struct {
 	rules        objects[rawRule, *rawRule]
 	accept       objects[rawAccept, *rawAccept]
 	translate    objects[rawTranslate, *rawTranslate]
+	homa         rawHoma
 	flows        rawFlows
 	associations rawAssociations
 }
@@ -32,6 +33,7 @@ func (r *rawFile) fields() []field {
 		{"rules", &r.rules},
 		{"accept", &r.accept},
 		{"translate", &r.translate},
+		{"homa", &r.homa},
 		{"flows", &r.flows},
 		{"associations", &r.associations},
 	}
@@ -150,60 +152,6 @@ func (r *rawAccept) fields() []field {
 		{"ports", &r.ports},
 		{"action", &r.action},
 	}
-}
-
-type rawTranslate struct {
-	at
-	name    scalar
-	from    rawFrom
-	to      rawTo
-	framing rawFraming
-}
-
-func (r *rawTranslate) fields() []field {
-	return []field{
-		{"name", &r.name},
-		{"from", &r.from},
-		{"to", &r.to},
-		{"framing", &r.framing},
-	}
-}
-
-type rawFrom struct {
-	at
-	tcp, homa scalar
-	tunnel    rawTunnel
-}
-
-func (r *rawFrom) fields() []field {
-	return []field{{"tcp", &r.tcp}, {"homa", &r.homa}, {"tunnel", &r.tunnel}}
-}
-
-type rawTunnel struct {
-	at
-	dst, port scalar
-}
-
-func (r *rawTunnel) fields() []field {
-	return []field{{"dst", &r.dst}, {"port", &r.port}}
-}
-
-type rawTo struct {
-	at
-	tcp, homa, via scalar
-}
-
-func (r *rawTo) fields() []field {
-	return []field{{"tcp", &r.tcp}, {"homa", &r.homa}, {"via", &r.via}}
-}
-
-type rawFraming struct {
-	at
-	typ, bytes, order scalar
-}
-
-func (r *rawFraming) fields() []field {
-	return []field{{"type", &r.typ}, {"bytes", &r.bytes}, {"order", &r.order}}
 }
 
 type rawFlows struct {

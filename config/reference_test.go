@@ -6,10 +6,15 @@ import (
 	"regexp"
 	"strings"
 	"testing"
+
+	"github.com/tougw/tougw/framing"
 )
 
 // examples are the files beside the parser.
-var examples = []string{"minimal-client.yaml", "minimal-gateway.yaml", "reference-client.yaml", "reference-gateway.yaml"}
+var examples = []string{
+	"minimal-client.yaml", "minimal-gateway.yaml", "minimal-translator.yaml",
+	"reference-client.yaml", "reference-gateway.yaml", "reference-translator.yaml",
+}
 
 func readExample(t testing.TB, name string) string {
 	t.Helper()
@@ -42,7 +47,7 @@ func TestExamplesLoad(t *testing.T) {
 }
 
 func TestMinimalIsMinimal(t *testing.T) {
-	for _, name := range examples[:2] {
+	for _, name := range examples[:3] {
 		if n := strings.Count(readExample(t, name), "\n"); n >= 10 {
 			t.Errorf("%s has %d lines", name, n)
 		}
@@ -69,6 +74,19 @@ func TestReferenceShowsDefaults(t *testing.T) {
 		if want := "/run/tougw/" + c.Name + ".sock"; c.Admin.Socket != want {
 			t.Errorf("socket of %s: got %s, want %s", c.Name, c.Admin.Socket, want)
 		}
+	}
+	translator := loadExample(t, dir, readExample(t, "reference-translator.yaml"))
+	for _, tr := range translator.Translate {
+		got := DefaultTranslate(tr.To.Kind, tr.Framing.Type == framing.TypeStream)
+		got.Name, got.From, got.To, got.Framing = tr.Name, tr.From, tr.To, tr.Framing
+		if !reflect.DeepEqual(got, tr) {
+			t.Errorf("rule %s: got %+v, want %+v", tr.Name, tr, got)
+		}
+	}
+	homa := translator.Homa
+	homa.Addresses, homa.Device, homa.Peers, homa.LinkPriority = nil, "", nil, nil
+	if !reflect.DeepEqual(homa, want.Homa) {
+		t.Errorf("homa: got %+v, want %+v", homa, want.Homa)
 	}
 	tun := *client.Tun
 	tun.Addresses, tun.Routes = nil, nil
@@ -109,9 +127,9 @@ func TestAlternativesOfTheReference(t *testing.T) {
 	if cfg.Tun == nil || len(cfg.Rules) != 1 {
 		t.Errorf("tun is %+v, rules %+v", cfg.Tun, cfg.Rules)
 	}
-	// Translations are refused, but for no error in their shape.
+	// A way through a tunnel is refused, and nothing else.
 	_, err := Load(put(t, credentials(t), gatewayWithHoma(t)))
-	if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), ": translate: this version does not translate to Homa yet") {
+	if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), ": translate[0].to.via: this version does not carry Homa through tunnels yet") {
 		t.Errorf("got %v", err)
 	}
 }
@@ -120,7 +138,7 @@ func TestAlternativesOfTheReference(t *testing.T) {
 // files, be it behind a comment sign.
 func TestReferenceHasEveryKey(t *testing.T) {
 	found := map[string]bool{}
-	for _, content := range []string{readExample(t, "reference-client.yaml"), clientWithPSK(t), gatewayWithHoma(t)} {
+	for _, content := range []string{readExample(t, "reference-client.yaml"), clientWithPSK(t), gatewayWithHoma(t), readExample(t, "reference-translator.yaml")} {
 		d := &decoder{file: "c.yaml"}
 		var raw rawFile
 		d.decode(&raw, d.document([]byte(content)), "")
@@ -149,6 +167,8 @@ func markGiven(found map[string]bool, prefix string, o object) {
 			markGiven(found, path+".", into)
 		case *scalars:
 			found[path+"[]"] = true
+		case *scalarOrList:
+			found[path] = true
 		case *scalar:
 			found[path] = true
 		case interface{ each(func(object)) }:

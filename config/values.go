@@ -2,7 +2,6 @@ package config
 
 import (
 	"fmt"
-	"math"
 	"net/netip"
 	"strconv"
 	"strings"
@@ -53,6 +52,18 @@ func (d *decoder) name(s *scalar) string {
 		return ""
 	}
 	return v
+}
+
+// boolean returns true or false.
+func (d *decoder) boolean(s *scalar, def bool) bool {
+	if !s.ok() {
+		return def
+	}
+	if s.node.ShortTag() != "!!bool" {
+		d.errorf(&s.at, "wants true or false, not %s", describe(s.node))
+		return def
+	}
+	return strings.EqualFold(s.node.Value, "true")
 }
 
 // enum returns one of the known words.
@@ -188,46 +199,6 @@ func short(t time.Duration) string {
 		s = s[:len(s)-2]
 	}
 	return s
-}
-
-// sizeUnits are the units of sizes, the largest first.
-var sizeUnits = []struct {
-	name  string
-	bytes int64
-}{{"GiB", 1 << 30}, {"MiB", 1 << 20}, {"KiB", 1 << 10}, {"B", 1}}
-
-// size returns a number of bytes, such as 8MiB or 65536.
-func (d *decoder) size(s *scalar, def, lo, hi int64) int64 {
-	v, ok := d.word(s, "a size such as 8MiB")
-	if !ok {
-		return def
-	}
-	number, unit := v, int64(1)
-	for _, u := range sizeUnits {
-		if n, ok := strings.CutSuffix(v, u.name); ok && n != "" && isDigit(n[len(n)-1]) {
-			number, unit = n, u.bytes
-			break
-		}
-	}
-	n, err := strconv.ParseUint(number, 10, 63)
-	if err != nil {
-		d.errorf(&s.at, "%s is not a size such as 65536, 512KiB or 8MiB", quote(v))
-		return def
-	}
-	if n > math.MaxInt64/uint64(unit) || int64(n)*unit < lo || int64(n)*unit > hi {
-		d.errorf(&s.at, "%s is not in %s to %s", v, shortSize(lo), shortSize(hi))
-		return def
-	}
-	return int64(n) * unit
-}
-
-func shortSize(n int64) string {
-	for _, u := range sizeUnits {
-		if n >= u.bytes && n%u.bytes == 0 {
-			return strconv.FormatInt(n/u.bytes, 10) + u.name
-		}
-	}
-	return strconv.FormatInt(n, 10)
 }
 
 // addrPort returns an address with a port, both of which are given.

@@ -111,7 +111,7 @@ listn: ["0.0.0.0:443"]
 	tougw("check", "-c", path("warned.yaml")).check(t, "warned", result{
 		stdout: path("warned.yaml") + ": ok\n",
 		stderr: path("warned.yaml") + ":3:9: listen: warning: lets peers in, but without accept every flow of theirs is refused\n"})
-	tougw("check", "-c", path("broken.yaml")).check(t, "broken", result{code: exitFailed, stderr: strings.ReplaceAll(`CFG:1:1: listen: is missing: a gateway needs listen; a client needs tun and peers
+	tougw("check", "-c", path("broken.yaml")).check(t, "broken", result{code: exitFailed, stderr: strings.ReplaceAll(`CFG:1:1: listen: is missing: a gateway needs listen; a client needs tun and peers; a translator needs translate
 CFG:2:33: identity.key: open DIR/none.key: no such file or directory
 CFG:3:1: listn: unknown key; did you mean "listen"?
 `, "CFG", path("broken.yaml"))}.in(dir))
