@@ -29,7 +29,7 @@ func mustRun(t *testing.T, c Config) *Result {
 
 func TestSameSeedSameResult(t *testing.T) {
 	c := short(t, "W3")
-	c.Drain = 0
+	c.Measure, c.Drain = 500*time.Microsecond, 0
 	first := mustRun(t, c)
 	if again := mustRun(t, c); !reflect.DeepEqual(first, again) {
 		t.Errorf("two runs of one configuration differ:\n%+v\n%+v", first, again)
@@ -81,8 +81,11 @@ func TestNothingIsLostOrDoubled(t *testing.T) {
 	for _, workload := range Workloads {
 		c := short(t, workload)
 		c.Load = 0.5 // at more, shortest first, the longest may take very long
-		if workload == "W5" {
-			c.Measure, c.Drain = 5*time.Millisecond, 200*time.Millisecond
+		switch workload {
+		case "W1", "W2":
+			c.Measure = 300 * time.Microsecond
+		case "W5":
+			c.Measure, c.Drain = 3*time.Millisecond, 200*time.Millisecond
 		}
 		r := mustRun(t, c)
 		if r.Unfinished != 0 {
@@ -125,7 +128,7 @@ func TestLoadIsAsAsked(t *testing.T) {
 	for _, load := range []float64{0.3, 0.6} {
 		c := short(t, "W2")
 		c.Load = load
-		c.Measure = 4 * time.Millisecond
+		c.Measure, c.Drain = 2*time.Millisecond, 0
 		if r := mustRun(t, c); math.Abs(r.MeasuredLoad/load-1) > 0.06 {
 			t.Errorf("the links are loaded to %.3f, asked for %.3f", r.MeasuredLoad, load)
 		}
