@@ -13,6 +13,8 @@ const (
 	ProtoIPv6   Protocol = 41
 	ProtoGRE    Protocol = 47
 	ProtoICMPv6 Protocol = 58
+	// ProtoHoma is Homa (draft-ousterhout-tsvwg-homa-00).
+	ProtoHoma Protocol = 146
 	// ProtoNone (no next header) says that a flag or field, and not the
 	// protocol number, tells what the payload is (gue-09 §3.2.1).
 	ProtoNone Protocol = 59

@@ -38,6 +38,7 @@ const (
 	ctlRefused     controlType = 5
 	ctlDrain       controlType = 6
 	ctlPathReply   controlType = 7
+	ctlCallRefused controlType = 9
 )
 
 var (
@@ -93,7 +94,7 @@ func (c *control) append(b []byte) []byte {
 		b = append(b, 0, 0)
 	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		b = binary.BigEndian.AppendUint64(b, c.token)
-	case ctlRefused:
+	case ctlRefused, ctlCallRefused:
 		b = binary.BigEndian.AppendUint64(b, c.session)
 		b = append(b, byte(c.reason), 0, 0, 0)
 	case ctlDrain:
@@ -124,7 +125,7 @@ func (c *control) decode(b []byte) error {
 		need = helloLen
 	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		need = echoLen
-	case ctlRefused:
+	case ctlRefused, ctlCallRefused:
 		need = refusedLen
 	case ctlDrain:
 		need = drainLen
@@ -144,7 +145,7 @@ func (c *control) decode(b []byte) error {
 		}
 	case ctlEchoRequest, ctlEchoReply, ctlPathProbe, ctlPathReply:
 		c.token = binary.BigEndian.Uint64(b)
-	case ctlRefused:
+	case ctlRefused, ctlCallRefused:
 		c.session, c.reason = binary.BigEndian.Uint64(b), refusal(b[8])
 	case ctlDrain:
 		c.seconds = binary.BigEndian.Uint16(b)

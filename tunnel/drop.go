@@ -58,6 +58,7 @@ type Stats struct {
 	SegmentsIn, SegmentsOut        uint64 // segments on the wire
 	BytesIn, BytesOut              uint64 // bytes of these segments, transport header included
 	ControlIn, ControlOut          uint64 // control messages
+	DatagramsIn, DatagramsOut      uint64 // packets of other transports
 	PathMoves                      uint64 // associations that followed their peer to a new path
 	Drops                          map[string]uint64
 }
@@ -68,6 +69,7 @@ type counters struct {
 	segmentsIn, segmentsOut        atomic.Uint64
 	bytesIn, bytesOut              atomic.Uint64
 	controlIn, controlOut          atomic.Uint64
+	datagramsIn, datagramsOut      atomic.Uint64
 	pathMoves                      atomic.Uint64
 	drops                          drops
 }
@@ -80,7 +82,8 @@ func (n *Node) Stats() Stats {
 		LinksUp: c.linksUp.Load(), LinksDown: c.linksDown.Load(),
 		SegmentsIn: c.segmentsIn.Load(), SegmentsOut: c.segmentsOut.Load(),
 		BytesIn: c.bytesIn.Load(), BytesOut: c.bytesOut.Load(),
-		ControlIn: c.controlIn.Load(), ControlOut: c.controlOut.Load(), PathMoves: c.pathMoves.Load(),
+		ControlIn: c.controlIn.Load(), ControlOut: c.controlOut.Load(),
+		DatagramsIn: c.datagramsIn.Load(), DatagramsOut: c.datagramsOut.Load(), PathMoves: c.pathMoves.Load(),
 		Drops: make(map[string]uint64, numDrops),
 	}
 	for i := range c.drops {

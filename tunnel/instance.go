@@ -85,6 +85,7 @@ type instanceKey struct {
 // instance is one run of one peer: the owner of its sessions.
 type instance struct {
 	key      instanceKey
+	ref      PeerRef
 	identity Identity
 	account  *account
 	// link is the association that carries the instance; nil while there is none.
@@ -126,6 +127,7 @@ func (n *Node) remove(insts ...*instance) (ids []uint64) {
 	for _, inst := range insts {
 		inst.gone = true
 		delete(n.instances, inst.key)
+		delete(n.refs, inst.ref)
 		sessions = sessions || inst.sessions.Load() > 0
 		inst.account.instances--
 		n.settle(inst.key.identity)
@@ -174,6 +176,7 @@ func (n *Node) bind(l *Link, key instanceKey) (b bound, err error) {
 		inst = &instance{key: key, identity: l.identity, account: n.account(key.identity)}
 		inst.account.instances++
 		n.instances[key] = inst
+		n.newRef(inst)
 	}
 	b.inst = inst
 	if l.peer != nil {

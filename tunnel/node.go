@@ -10,6 +10,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"github.com/tougw/tougw/gue"
 )
 
 // Defaults and fixed times of this package. None is from a document: the
@@ -97,6 +99,10 @@ type Config struct {
 	Instance InstanceID
 	// Stack receives orders. Required.
 	Stack Stack
+	// Datagrams takes packets of DatagramProtocols, which are no segments of Stack.
+	// Nil: they are dropped.
+	Datagrams         Datagrams
+	DatagramProtocols []gue.Protocol
 	// PathMTU is the largest outer packet in bytes, MinPathMTU to 65535. The
 	// smaller of this and the peer's own is used; a side that says nothing takes
 	// the peer's, and both take DefaultPathMTU when neither does.
@@ -188,6 +194,7 @@ type Node struct {
 	live      int                    // sessions that have not ended
 	tombs     fifo                   // sessions that have, by the time of their end
 	instances map[instanceKey]*instance
+	refs      map[PeerRef]*instance
 	accounts  map[string]*account // by the key of the identity
 	links     map[*Link]struct{}
 	peers     []*Peer
@@ -202,7 +209,7 @@ func New(cfg Config) *Node {
 	return &Node{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), echoMask: randomUint64(),
 		sessions: map[uint64]*session{}, bySource: map[sourceKey]*session{},
-		instances: map[instanceKey]*instance{}, accounts: map[string]*account{}, links: map[*Link]struct{}{},
+		instances: map[instanceKey]*instance{}, refs: map[PeerRef]*instance{}, accounts: map[string]*account{}, links: map[*Link]struct{}{},
 		changed: make(chan struct{}),
 	}
 }

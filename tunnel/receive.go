@@ -16,6 +16,8 @@ type Receiver struct {
 	hdr  gue.Session
 	last *session // the session of the record before: runs are of one session
 	asks int      // echo requests in this run
+
+	dgram Datagram
 }
 
 // NewReceiver makes a receiver that injects through inj.
@@ -53,7 +55,11 @@ func (r *Receiver) record(l *Link, rec []byte, now int64) {
 	case d != gue.DropNone:
 		c.drops.count(DropMalformed)
 	case r.hdr.Proto != gue.ProtoTCP:
-		c.drops.count(DropProtocol)
+		if !r.node.takes(r.hdr.Proto) {
+			c.drops.count(DropProtocol)
+			return
+		}
+		r.datagram(l, rec[n:])
 	default:
 		r.segment(l, rec[n:], now)
 	}
@@ -250,6 +256,10 @@ func (r *Receiver) control(l *Link, b []byte) {
 		l.gotPathReply(c.token)
 	case ctlRefused:
 		n.wasRefused(inst, c.session, c.reason)
+	case ctlCallRefused:
+		if n.cfg.Datagrams != nil {
+			n.cfg.Datagrams.CallRefused(inst.ref, c.session, c.reason.error())
+		}
 	case ctlDrain:
 		if l.draining.Swap(true) {
 			return
