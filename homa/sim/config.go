@@ -23,7 +23,6 @@ var Schemes = []Scheme{
 	{Name: "homa", Title: "Homa"},
 	{Name: "nosrpt", Title: "without SRPT", FIFO: true},
 	{Name: "onequeue", Title: "one FIFO queue a port", OneQueue: true},
-	{Name: "neither", Title: "one FIFO queue, no SRPT", OneQueue: true, FIFO: true},
 }
 
 // Config describes one run. All fields count as they are; DefaultConfig fills in
