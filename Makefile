@@ -48,6 +48,12 @@ bench: need-net build ## throughput and latency beside plain routing and wiregua
 	@$(GO) build -o bin/bench ./test/bench
 	@exec bin/bench -tougw bin/tougw $(if $(FULL),-full)
 
+.PHONY: bench-homa
+bench-homa: need-net ## Homa in user space beside kernel TCP, and short RPCs on a saturated link (root, 5 minutes)
+	@mkdir -p bench-results
+	@$(GO) build -o bin/bench-homa ./test/benchhoma
+	@exec bin/bench-homa -json bench-results/homa.json | tee bench-results/homa.txt
+
 ##@ Check
 
 .PHONY: test
