@@ -157,6 +157,11 @@ type Config struct {
 	// gateway that passes them on.
 	AnyPort bool
 
+	// Foreign, if set, reports whether a local port is another process's, whose
+	// packets come here as well. It is asked before an unknown RPC or port is
+	// answered for; then nothing is said. It must not call the engine.
+	Foreign func(port uint16) bool
+
 	// What follows is for simulation and experiments.
 
 	// Virtual messages have lengths but no bytes: nothing is stored or bounded

@@ -84,6 +84,9 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 		defer e.takeAck(p, k.Ack)
 	}
 	if r == nil {
+		if (k.Type == wire.NeedAck || k.Type == wire.Resend) && e.foreign(k.DstPort) {
+			return
+		}
 		answer := rawControl{peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: id}
 		switch k.Type {
 		case wire.NeedAck:
@@ -131,6 +134,9 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 	}
 	if r == nil || r == tombstone {
 		if _, ok := e.ports[k.DstPort]; !ok && !e.config.AnyPort {
+			if e.foreign(k.DstPort) {
+				return
+			}
 			e.stats.DropPort++
 			if e.config.OnUnknownPort != nil {
 				e.config.OnUnknownPort(from, e.packet)
@@ -192,6 +198,15 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 	default: // NEED_ACK is for clients
 		e.stats.DropMismatch++
 	}
+}
+
+// foreign reports, and counts, that a packet is for another process.
+func (e *Engine) foreign(port uint16) bool {
+	if e.config.Foreign == nil || !e.config.Foreign(port) {
+		return false
+	}
+	e.stats.DropForeign++
+	return true
 }
 
 // overloaded reports whether no new request of the client is taken.

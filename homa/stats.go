@@ -21,6 +21,7 @@ type Stats struct {
 	DropMalformed  uint64 // too short, impossible fields, id 0
 	DropUnknown    uint64 // for an RPC that does not exist
 	DropPort       uint64 // request to a port that is not served
+	DropForeign    uint64 // of another process of this host
 	DropMismatch   uint64 // ports, length or direction differ from those of the RPC
 	DropDuplicate  uint64 // data that is already here
 	DropTombstone  uint64 // data for an RPC that was served before

@@ -5,6 +5,7 @@
 package carrier
 
 import (
+	"errors"
 	"fmt"
 	"net/netip"
 )
@@ -107,6 +108,20 @@ type Carrier interface {
 	// Close ends the carrier; calls that wait return. A second call returns what
 	// the first one did.
 	Close() error
+}
+
+// ErrClaimed says that another process has the port.
+var ErrClaimed = errors.New("served by another process of this host")
+
+// Ports is a Carrier whose addresses other processes use as well.
+type Ports interface {
+	Carrier
+	// Claim makes a port this node's until release is called. It fails with an error
+	// that wraps ErrClaimed while another node has it.
+	Claim(port uint16) (release func(), err error)
+	// Foreign reports whether another node has claimed the port. It is asked for
+	// packets that this node does not know, and may be wrong for a moment.
+	Foreign(port uint16) bool
 }
 
 // Refuser is a Carrier that can tell a client why its call has no response,

@@ -27,6 +27,7 @@ type Conn struct {
 	peers   peers
 	zones   mmsg.Zones
 	refuser refuser
+	ports   *ports
 	stats   counters
 
 	closeOnce sync.Once
@@ -40,7 +41,7 @@ func Open(cfg Config) (*Conn, error) {
 	if err != nil {
 		return nil, err
 	}
-	c := &Conn{cfg: cfg}
+	c := &Conn{cfg: cfg, ports: newPorts(cfg.Protocol, cfg.Local)}
 	c.refuser.init(cfg.RefusalRate)
 	for _, v6 := range []bool{false, true} {
 		if !cfg.wants(v6) {
@@ -85,6 +86,7 @@ func (c *Conn) Close() error {
 		for _, s := range c.sockets {
 			errs = append(errs, s.close())
 		}
+		c.ports.close()
 		c.closeErr = errors.Join(errs...)
 	})
 	return c.closeErr

@@ -52,3 +52,9 @@ func (c *Conn) BufferReason() string { return "" }
 
 // CheckRoute returns errors.ErrUnsupported.
 func (c *Conn) CheckRoute(netip.Addr) error { return errors.ErrUnsupported }
+
+// Claim fails.
+func (c *Conn) Claim(uint16) (func(), error) { return nil, errors.ErrUnsupported }
+
+// Foreign returns false.
+func (c *Conn) Foreign(uint16) bool { return false }

@@ -13,6 +13,7 @@ import (
 	"github.com/tougw/tougw/homa"
 	"github.com/tougw/tougw/homa/rawip"
 	"github.com/tougw/tougw/homa/rpc"
+	"github.com/tougw/tougw/homa/wire"
 	"github.com/tougw/tougw/internal/testnet"
 )
 
@@ -221,5 +222,38 @@ func TestMTUFallsMidway(t *testing.T) {
 	}
 	if st := conn.Stats(); st.TooBig == 0 {
 		t.Errorf("no router minded: %+v", st)
+	}
+}
+
+// TestTwoProcessesOnOneHost: what is for one is not answered by the other, though
+// the sockets of both get every packet.
+func TestTwoProcessesOnOneHost(t *testing.T) {
+	n, client, _ := pair(t, patient)
+	idle, _ := newNode(t, n.Server, patient)         // beside the server
+	caller, _ := newNode(t, n.Sites[0].App, patient) // beside the client
+	if _, err := idle.Listen(port, rpc.HandlerFunc(nil), rpc.ServeConfig{}); !errors.Is(err, rpc.ErrAddress) {
+		t.Errorf("a port that another process serves: %v", err)
+	}
+	var wg sync.WaitGroup
+	for _, from := range []*rpc.Node{client, caller} {
+		for range 4 {
+			wg.Go(func() {
+				for _, size := range []int{100, 200_000} {
+					if err := call(from, servers["IPv4"], size); err != nil {
+						t.Error(err)
+					}
+				}
+			})
+		}
+	}
+	wg.Wait()
+	for name, node := range map[string]*rpc.Node{"beside the server": idle, "client": client, "beside the client": caller} {
+		s := node.Stats()
+		if s.DropForeign+s.DropUnknown == 0 {
+			t.Errorf("%s: got nothing of the other's", name)
+		}
+		if sent := s.Sent[wire.RPCUnknown-wire.Data]; sent != 0 || s.DropPort != 0 {
+			t.Errorf("%s: answered %d times for the other, refused %d packets", name, sent, s.DropPort)
+		}
 	}
 }

@@ -1,8 +1,10 @@
 package rpc
 
 import (
+	"errors"
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"net/netip"
 	"sync"
 	"sync/atomic"
@@ -76,6 +78,12 @@ func NewNode(c carrier.Carrier, config Config) (*Node, error) {
 		}
 	}
 	var err error
+	if ports, ok := c.(carrier.Ports); ok {
+		config.Engine.Foreign = ports.Foreign
+		if config.Engine.ClientPort == 0 {
+			config.Engine.ClientPort = claimClientPort(ports)
+		}
+	}
 	if n.engine, err = homa.New(config.Engine); err != nil {
 		_ = c.Close() // nothing was sent
 		return nil, err
@@ -85,6 +93,24 @@ func NewNode(c carrier.Carrier, config Config) (*Node, error) {
 	}
 	n.wg.Go(n.send)
 	return n, nil
+}
+
+// firstClientPort is where the ports of clients begin; Linux hosts do it so.
+const firstClientPort = 0x8000
+
+// claimClientPort finds a port for the calls of a node that no other node of the
+// host has, and leaves it claimed until the carrier is closed. Without one it
+// gives 0, the engine's default: there will be few answers meant for others.
+func claimClientPort(ports carrier.Ports) uint16 {
+	for range 100 {
+		port := uint16(firstClientPort + rand.IntN(math.MaxUint16-firstClientPort))
+		if _, err := ports.Claim(port); err == nil {
+			return port
+		} else if !errors.Is(err, carrier.ErrClaimed) {
+			break
+		}
+	}
+	return 0
 }
 
 // now is the time for the engine.

@@ -57,6 +57,7 @@ type Server struct {
 
 	// With node.mu:
 	closed  bool
+	release func() // of the port; may be nil
 	running int
 	waiting []*stream
 }
@@ -99,6 +100,13 @@ func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server
 		return nil, err
 	}
 	s := &Server{node: n, port: port, handler: handler, config: config}
+	if ports, ok := n.carrier.(carrier.Ports); ok && port != 0 {
+		var err error
+		if s.release, err = ports.Claim(port); err != nil {
+			n.engine.Unlisten(port)
+			return nil, fmt.Errorf("%w: %w", ErrAddress, err)
+		}
+	}
 	s.ctx, s.cancel = context.WithCancel(context.Background())
 	n.servers[port] = s
 	// The end of the node must end handlers.
@@ -121,6 +129,9 @@ func (s *Server) Close() {
 		s.closed = true
 		n.engine.Unlisten(s.port)
 		delete(n.servers, s.port)
+		if s.release != nil {
+			s.release()
+		}
 		now := n.now()
 		for _, w := range s.waiting {
 			w.rpc.Abort(now, homa.ErrAborted)
