@@ -51,6 +51,9 @@ func (g *Gateway) dropStatus() []admin.Drop {
 	if g.edge != nil {
 		g.captureDrops(add)
 	}
+	if g.homa != nil {
+		g.homaDrops(add)
+	}
 	g.mu.Lock()
 	entries := slices.Clone(g.sockets)
 	socketDrops(g.former, add)

@@ -11,6 +11,7 @@ import (
 	"github.com/tougw/tougw/bridge"
 	"github.com/tougw/tougw/internal/policy"
 	"github.com/tougw/tougw/tcpip"
+	"github.com/tougw/tougw/translate"
 	"github.com/tougw/tougw/tunnel"
 )
 
@@ -28,12 +29,15 @@ func (g *Gateway) captured(p *tcpip.Pending) {
 	ctx, cancel := g.openingContext(p)
 	defer cancel()
 	verdict := g.rules.Decide(nil, dst)
+	rule := g.translated(dst)
 	var err error
 	switch {
 	case g.draining.Load():
 		err = tunnel.ErrDraining
 	case g.bridge.Full():
 		err = tunnel.ErrOverload
+	case rule != nil && verdict.Action != policy.Reject:
+		err = g.capturedTranslate(ctx, p, rule, src, dst)
 	case verdict.Action == policy.Tunnel:
 		err = g.capturedTunnel(ctx, p, verdict.Target, src, dst)
 	case verdict.Action == policy.Direct:
@@ -109,7 +113,7 @@ func (g *Gateway) accepted(p *tcpip.Pending) {
 	}
 	ctx, cancel := g.openingContext(p)
 	defer cancel()
-	if err := g.acceptedTCP(ctx, p, id, info); err != nil {
+	if err := g.acceptedFlow(ctx, p, id, info); err != nil {
 		g.countFailed(err)
 		g.log.Debug("flow of peer not opened", "peer", info.Peer.Name(), "dst", info.Dst, "name", info.Name, "err", err)
 		g.node.Refuse(id, err)
@@ -117,7 +121,7 @@ func (g *Gateway) accepted(p *tcpip.Pending) {
 	}
 }
 
-func (g *Gateway) acceptedTCP(ctx context.Context, p *tcpip.Pending, id uint64, info tunnel.SessionInfo) error {
+func (g *Gateway) acceptedFlow(ctx context.Context, p *tcpip.Pending, id uint64, info tunnel.SessionInfo) error {
 	switch {
 	case g.draining.Load():
 		return tunnel.ErrDraining
@@ -127,6 +131,16 @@ func (g *Gateway) acceptedTCP(ctx context.Context, p *tcpip.Pending, id uint64, 
 	dst, err := g.target(ctx, info)
 	if err != nil {
 		return err
+	}
+	if r := g.translated(dst); r != nil {
+		near, err := p.Accept(ctx)
+		if err != nil {
+			return timeout(err)
+		}
+		g.node.Established(id)
+		widen(near, info.RTT)
+		g.serveFlow(r, near, dst, info.Src, translate.Meta{Client: info.Src, Peer: info.Peer.Name()}, id)
+		return nil
 	}
 	far, err := g.dialTCP(ctx, dst)
 	if err != nil {
@@ -164,13 +178,15 @@ func (g *Gateway) target(ctx context.Context, info tunnel.SessionInfo) (netip.Ad
 	return netip.AddrPort{}, syscall.EACCES
 }
 
-// allows decides whether the peer of a flow may reach dst by TCP.
+// allows decides whether the peer of a flow may reach dst, by TCP or through a
+// translation.
 func (g *Gateway) allows(info tunnel.SessionInfo, dst netip.AddrPort) bool {
 	v := g.accept.Decide(info.Peer.Names, dst)
-	if v.Action != policy.TCP {
+	ok := v.Action == policy.TCP || v.Action == policy.Homa && g.translated(dst) != nil
+	if !ok {
 		g.refused.warn("flow of peer denied", "peer", info.Peer.Name(), "dst", dst, "verdict", v)
 	}
-	return v.Action == policy.TCP
+	return ok
 }
 
 // join hands a connected flow to the bridge. a is the side that opened it. The

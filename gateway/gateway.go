@@ -16,11 +16,15 @@ import (
 	"github.com/tougw/tougw/bridge"
 	"github.com/tougw/tougw/config"
 	"github.com/tougw/tougw/dtls"
+	"github.com/tougw/tougw/homa/carrier"
+	"github.com/tougw/tougw/homa/rawip"
+	"github.com/tougw/tougw/homa/rpc"
 	"github.com/tougw/tougw/internal/admin"
 	"github.com/tougw/tougw/internal/metrics"
 	"github.com/tougw/tougw/internal/policy"
 	"github.com/tougw/tougw/internal/udp"
 	"github.com/tougw/tougw/tcpip"
+	"github.com/tougw/tougw/translate"
 	"github.com/tougw/tougw/tun"
 	"github.com/tougw/tougw/tunnel"
 )
@@ -62,6 +66,10 @@ type Options struct {
 	Listen func(bind netip.AddrPort) (dtls.Socket, error)
 	// DialTCP replaces the kernel's TCP towards destinations.
 	DialTCP func(ctx context.Context, dst netip.AddrPort) (bridge.Stream, error)
+	// OpenHoma replaces the raw sockets of Homa.
+	OpenHoma func(rawip.Config) (carrier.Carrier, error)
+	// DialServer replaces the kernel's TCP towards servers of translations.
+	DialServer translate.Dial
 	// LocalAddrs replaces the addresses of this host in policy.
 	LocalAddrs func() ([]netip.Addr, error)
 }
@@ -89,6 +97,10 @@ type Gateway struct {
 
 	dialTCP     func(ctx context.Context, dst netip.AddrPort) (bridge.Stream, error)
 	closeDialer func() error
+
+	homa        *rpc.Node // nil without a translation that needs it
+	homaCarrier carrier.Carrier
+	translate   translations
 
 	started  time.Time
 	ran      atomic.Bool
@@ -169,7 +181,10 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 	}
 	listeners, err := g.openListeners()
 	if err == nil {
-		if err = g.openDevice(); err != nil {
+		if err = g.openTranslate(); err == nil {
+			err = g.openDevice()
+		}
+		if err != nil {
 			for _, s := range listeners {
 				s.Close()
 			}
@@ -198,6 +213,7 @@ func (g *Gateway) Run(ctx context.Context) (err error) {
 			return nil
 		})
 	}
+	g.serveTranslate(inner, group)
 	group.Go(func() error { return g.node.Run(inner) })
 	if g.edge != nil {
 		group.Go(func() error {
@@ -231,6 +247,7 @@ func (g *Gateway) drain() {
 	g.node.Drain(d)
 	ctx, cancel := context.WithTimeout(context.Background(), d)
 	defer cancel()
+	g.drainTranslate(ctx)
 	if err := g.bridge.Close(ctx); err != nil {
 		g.log.Warn("flows that had not ended were reset")
 	}
@@ -249,7 +266,7 @@ func (g *Gateway) endFlows() {
 // closeAll ends the parts in the order in which data flows: stacks,
 // associations, sockets and the device.
 func (g *Gateway) closeAll() error {
-	var errs []error
+	errs := []error{g.closeTranslate()}
 	if g.device != nil {
 		errs = append(errs, g.device.Close())
 	}

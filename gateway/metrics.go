@@ -63,6 +63,10 @@ func (g *Gateway) buildMetrics() *metrics.Registry {
 	r.Counter(metricRetransmits, "TCP segments that the tunnel stack sent again.", func() uint64 { return g.stack.Stats().Retransmits })
 	g.peerMetrics(r)
 	g.dtlsMetrics(r)
+	if len(g.cfg.Translate) > 0 {
+		g.translateMetrics(r)
+		g.homaMetrics(r)
+	}
 	return r
 }
 

@@ -18,6 +18,7 @@ func (g *Gateway) Status() admin.Status {
 		Name: g.cfg.Name, Version: g.opt.Version, Instance: g.node.Instance().String(), PID: os.Getpid(),
 		Started: g.started, UptimeS: time.Since(g.started).Seconds(), Draining: g.draining.Load(),
 		Sessions: g.node.SessionCount(), Sockets: g.socketStatus(), Peers: g.peerStatus(), Drops: g.dropStatus(),
+		Homa: g.homaStatus(), Translations: g.translationStatus(),
 	}
 	st := g.bridge.Stats()
 	s.Flows = admin.FlowCounts{
@@ -58,12 +59,12 @@ func (g *Gateway) Flows() []admin.Flow {
 }
 
 // Ready implements admin.Source: a gateway is ready when it listens, a client
-// when one of its peers is up.
+// when one of its peers is up, and a translator at once.
 func (g *Gateway) Ready() (bool, string) {
 	if !g.ready.Load() {
 		return false, "starting or stopping"
 	}
-	if g.listen != nil {
+	if g.listen != nil || len(g.dials) == 0 {
 		return true, ""
 	}
 	for _, p := range g.node.Peers() {

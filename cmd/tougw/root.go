@@ -43,6 +43,7 @@ they travel as TCP over UDP in GUE, protected by DTLS.`,
 		newKeygen(),
 		newStatus(),
 		newFlows(),
+		newTrace(),
 		newHoma(),
 		newVersion(),
 	)

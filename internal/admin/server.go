@@ -95,11 +95,14 @@ func Serve(ctx context.Context, l net.Listener, h http.Handler) error {
 	}
 }
 
-// Handler is what the UNIX socket serves: /v1/status and /v1/flows.
+// Handler is what the UNIX socket serves: /v1/status, /v1/flows, /v1/trace and
+// /v1/trace/last.
 func (s *Server) Handler() http.Handler {
 	mux := http.NewServeMux()
 	mux.HandleFunc("GET /v1/status", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.src.Status()) })
 	mux.HandleFunc("GET /v1/flows", func(w http.ResponseWriter, _ *http.Request) { writeJSON(w, s.src.Flows()) })
+	mux.HandleFunc("GET /v1/trace", s.trace)
+	mux.HandleFunc("GET /v1/trace/last", s.last)
 	return mux
 }
 

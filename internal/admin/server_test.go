@@ -25,10 +25,22 @@ type fixed struct {
 	status Status
 	flows  []Flow
 	why    string // not ready
+	kept   []Request
+	feed   RequestFeed
+	asked  RequestFilter
+	noFeed error
 }
 
-func (f *fixed) Status() Status        { return f.status }
-func (f *fixed) Flows() []Flow         { return f.flows }
+func (f *fixed) Status() Status { return f.status }
+func (f *fixed) Flows() []Flow  { return f.flows }
+func (f *fixed) LastRequests(q RequestFilter) ([]Request, error) {
+	f.asked = q
+	return f.kept, f.noFeed
+}
+func (f *fixed) Requests(q RequestFilter) (RequestFeed, error) {
+	f.asked = q
+	return f.feed, f.noFeed
+}
 func (f *fixed) Ready() (bool, string) { return f.why == "", f.why }
 
 // serve serves h on l until the test ends.

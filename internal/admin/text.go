@@ -66,6 +66,14 @@ func (s *Status) WriteText(w io.Writer) error {
 			p.f("        %s\n", k.Fallback)
 		}
 	}
+	if h := s.Homa; h != nil {
+		p.f("homa: %d calls and %d served now, %d hosts; %d calls (%d failed) and %d served since the start; %s in, %s out, %s sent again\n",
+			h.Calls, h.Served, h.Peers, h.CallsTotal, h.CallsFailed, h.ServedTotal,
+			FormatBytes(h.BytesReceived), FormatBytes(h.BytesSent), FormatBytes(h.BytesResent))
+		if h.Fallback != "" {
+			p.f("      %s\n", h.Fallback)
+		}
+	}
 	p.f("\n")
 	tw := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	t := &printer{w: tw}
@@ -95,6 +103,9 @@ func (s *Status) WriteText(w io.Writer) error {
 		if e.Error != "" {
 			p.f("%s: %s\n", e.Name, e.Error)
 		}
+	}
+	if p.err == nil {
+		p.err = writeTranslations(w, s.Translations)
 	}
 	first := true
 	for _, d := range s.Drops {

@@ -34,6 +34,23 @@ func full() Status {
 			{Name: "spare", State: "waiting", Dialled: true, Endpoints: []string{"192.0.2.9:443", "[2001:db8::9]:443"}, Error: "handshake: no answer"},
 		},
 		Flows: FlowCounts{Active: 2, Opening: 1, Opened: 70, Failed: 4, Closed: 68}, Sessions: 9,
+		Homa: &Homa{
+			Calls: 2, Served: 1, Peers: 3, CallsTotal: 1000, CallsFailed: 4, ServedTotal: 50, ServedFailed: 1, Timeouts: 3,
+			BytesSent: 1 << 20, BytesReceived: 3 << 20, BytesResent: 1500, Fallback: "receive buffer: 208 KiB",
+		},
+		Translations: []Translation{
+			{
+				Name: "kv", Direction: "tcp-homa", Framing: "length-prefixed", From: "tcp 0.0.0.0:7000", To: "homa 10.1.0.5:4000", Via: "edge",
+				Connections: 3, ConnectionsTotal: 9, ConnectionsRefused: 1, Outstanding: 5, Waiting: 2, Requests: 1000,
+				Failed: map[string]uint64{"timeout": 3, "unreachable": 1, "too_large": 0}, BytesIn: 1 << 20, BytesOut: 2 << 20,
+			},
+			{
+				Name: "legacy", Direction: "homa-tcp", Framing: "resp", From: "homa :4100", To: "tcp 127.0.0.1:6379,127.0.0.1:6380",
+				Connections: 1, Requests: 50, Servers: []TranslationServer{
+					{Address: "127.0.0.1:6379", Up: true, Connections: 1, Dials: 1}, {Address: "127.0.0.1:6380", Dials: 7, DialFailures: 7},
+				},
+			},
+		},
 		Drops: []Drop{{"dtls", "replay", 3}, {"flow", "refused", 0}, {"tunnel", "queue_full", 18446744073709551615}},
 	}
 }

@@ -19,6 +19,9 @@ type Status struct {
 	Flows    FlowCounts `json:"flows"`
 	Sessions int        `json:"sessions"` // TOU sessions, closing ones included
 
+	Homa         *Homa         `json:"homa,omitempty"`
+	Translations []Translation `json:"translations,omitempty"`
+
 	// Drops has every reason of every part with its count, also when zero.
 	Drops []Drop `json:"drops"`
 }
@@ -104,6 +107,11 @@ type Flow struct {
 type Source interface {
 	Status() Status
 	Flows() []Flow
+	// LastRequests returns the slow and the failed requests that are kept, the
+	// oldest first; Requests those that end from now on. The error says why there
+	// are none.
+	LastRequests(RequestFilter) ([]Request, error)
+	Requests(RequestFilter) (RequestFeed, error)
 	// Ready reports whether the daemon can carry flows, and if not, why.
 	Ready() (bool, string)
 }

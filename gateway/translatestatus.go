@@ -1,0 +1,110 @@
+package gateway
+
+import (
+	"fmt"
+	"strings"
+
+	"github.com/tougw/tougw/config"
+	"github.com/tougw/tougw/homa"
+	"github.com/tougw/tougw/homa/rawip"
+	"github.com/tougw/tougw/internal/admin"
+)
+
+// homaStatus is what status tells of the Homa node; nil without one.
+func (g *Gateway) homaStatus() *admin.Homa {
+	if g.homa == nil {
+		return nil
+	}
+	s := g.homa.Stats()
+	h := &admin.Homa{
+		Calls: s.ClientOutgoing + s.ClientIncoming, Served: s.ServerIncoming + s.ServerInService + s.ServerOutgoing, Peers: s.Peers,
+		CallsTotal: s.Called, CallsFailed: s.CallsFailed, ServedTotal: s.Served, ServedFailed: s.ServedFailed, Timeouts: s.Timeouts,
+		BytesSent: s.BytesSent, BytesReceived: s.BytesReceived, BytesResent: s.BytesResent,
+	}
+	if c, ok := g.homaCarrier.(homaSocket); ok {
+		h.Fallback = c.BufferReason()
+	}
+	return h
+}
+
+// translationStatus lists the rules in the order of the file.
+func (g *Gateway) translationStatus() []admin.Translation {
+	var rules []admin.Translation
+	for _, r := range g.translate.rules {
+		s := r.stats()
+		t := admin.Translation{
+			Name: r.cfg.Name, Direction: "tcp-homa", Framing: r.cfg.Framing.Type, From: fromText(r.cfg.From), To: toText(r.cfg.To),
+			Via: r.cfg.To.Via, Connections: s.Conns, ConnectionsTotal: s.ConnsTotal, ConnectionsRefused: s.ConnsRefused,
+			Outstanding: s.Outstanding, Waiting: s.Waiting, Requests: s.Requests, Retries: s.Retries,
+			BytesIn: s.BytesIn, BytesOut: s.BytesOut, BufferedBytes: s.Buffered, Streams: s.Streams,
+		}
+		if r.reverse != nil {
+			t.Direction = "homa-tcp"
+		}
+		for result, n := range s.Failed {
+			if t.Failed == nil {
+				t.Failed = map[string]uint64{}
+			}
+			t.Failed[string(result)] = n
+		}
+		for _, v := range s.Servers {
+			t.Servers = append(t.Servers, admin.TranslationServer{
+				Address: v.Addr.String(), Up: v.Up, Connections: v.Conns, Outstanding: v.Outstanding, Dials: v.Dials, DialFailures: v.DialFailures,
+			})
+		}
+		rules = append(rules, t)
+	}
+	return rules
+}
+
+func fromText(f config.TranslateFrom) string {
+	addr := f.Addr.String()
+	if !f.Addr.Addr().IsValid() {
+		addr = fmt.Sprintf(":%d", f.Addr.Port())
+	}
+	return string(f.Kind) + " " + addr
+}
+
+func toText(t config.TranslateTo) string {
+	addrs := make([]string, 0, len(t.Addrs))
+	for _, a := range t.Addrs {
+		addrs = append(addrs, a.String())
+	}
+	return string(t.Kind) + " " + strings.Join(addrs, ",")
+}
+
+// homaDrops counts what Homa did not carry.
+func (g *Gateway) homaDrops(add func(where, reason string, n uint64)) {
+	s := g.homa.Stats()
+	for _, d := range homaDrops(&s) {
+		add("homa", d.reason, d.n)
+	}
+	if c, ok := g.homaCarrier.(homaSocket); ok {
+		for _, d := range rawDrops(c.Stats()) {
+			add("homa_socket", d.reason, d.n)
+		}
+	}
+}
+
+// drop is a reason and how often it happened.
+type drop struct {
+	reason string
+	n      uint64
+}
+
+func homaDrops(s *homa.Stats) []drop {
+	return []drop{
+		{"malformed", s.DropMalformed}, {"unknown_rpc", s.DropUnknown}, {"port", s.DropPort}, {"mismatch", s.DropMismatch},
+		{"duplicate", s.DropDuplicate}, {"tombstone", s.DropTombstone}, {"no_memory", s.DropNoMemory}, {"window", s.DropWindow},
+		{"gaps", s.DropGaps}, {"busy", s.DropBusy}, {"transmit", s.DropTransmit},
+	}
+}
+
+func rawDrops(s rawip.Stats) []drop {
+	return []drop{
+		{"recv_overflow", s.RecvDropOverflow}, {"recv_truncated", s.RecvDropTruncated}, {"recv_fragmented", s.RecvDropFragmented},
+		{"recv_foreign", s.RecvDropForeign}, {"send_too_big", s.SendDropTooBig}, {"send_no_buffers", s.SendDropNoBufs},
+		{"send_wait", s.SendDropWait}, {"send_denied", s.SendDropDenied}, {"send_no_route", s.SendDropNoRoute},
+		{"send_family", s.SendDropFamily},
+	}
+}
