@@ -297,7 +297,20 @@ type Associations struct {
 	// 128 GiB. Defaults: 1h and 64 GiB.
 	RekeyAfter time.Duration
 	RekeyBytes int64
+	// Offload says whether datagrams go to and come from the kernel in batches
+	// (UDP_SEGMENT, UDP_GRO) where it can: auto, or off for a device that cuts
+	// them wrongly. Default: auto.
+	Offload Offload
 }
+
+// Offload chooses whether an offload is used.
+type Offload string
+
+// The choices.
+const (
+	OffloadAuto Offload = "auto"
+	OffloadOff  Offload = "off"
+)
 
 // Default returns what an empty file would mean if it were complete: every
 // scalar has its default, and identity, listen, tun, peers, rules, accept and
@@ -323,6 +336,7 @@ func Default() *Config {
 			SessionGrace:      5 * time.Minute,
 			RekeyAfter:        time.Hour,
 			RekeyBytes:        64 << 30,
+			Offload:           OffloadAuto,
 		},
 	}
 }

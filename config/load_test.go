@@ -113,6 +113,7 @@ associations:
   session_grace: 0s
   rekey_after: 20s
   rekey_bytes: 2MiB
+  offload: off
 `)
 	want := &Config{
 		File:     path,
@@ -156,7 +157,7 @@ associations:
 			HandshakeTimeout:  3 * time.Second,
 			HalfOpenMax:       4,
 			HalfOpenPerSource: 3,
-			RekeyAfter:        20 * time.Second, RekeyBytes: 2 << 20,
+			RekeyAfter:        20 * time.Second, RekeyBytes: 2 << 20, Offload: OffloadOff,
 		},
 	}
 	got, err := Load(path)

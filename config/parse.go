@@ -427,6 +427,7 @@ func (p *parser) associations() {
 	a.SessionGrace = p.duration(&r.sessionGrace, a.SessionGrace, 0, 24*time.Hour)
 	a.RekeyAfter = p.duration(&r.rekeyAfter, a.RekeyAfter, 10*time.Second, 24*time.Hour)
 	a.RekeyBytes = p.size(&r.rekeyBytes, a.RekeyBytes, 1<<20, 128<<30)
+	a.Offload = enum(p.decoder, &r.offload, OffloadAuto, OffloadAuto, OffloadOff)
 }
 
 // within reads a number that is at least 1 and at most limit, the value of

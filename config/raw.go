@@ -196,6 +196,7 @@ type rawAssociations struct {
 	sessionGrace      scalar
 	rekeyAfter        scalar
 	rekeyBytes        scalar
+	offload           scalar
 }
 
 func (r *rawAssociations) fields() []field {
@@ -208,5 +209,6 @@ func (r *rawAssociations) fields() []field {
 		{"session_grace", &r.sessionGrace},
 		{"rekey_after", &r.rekeyAfter},
 		{"rekey_bytes", &r.rekeyBytes},
+		{"offload", &r.offload},
 	}
 }

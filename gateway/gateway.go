@@ -299,7 +299,9 @@ func (g *Gateway) listenUDP(bind netip.AddrPort, reuse bool) (dtls.Socket, error
 	if g.opt.Listen != nil {
 		return g.opt.Listen(bind)
 	}
+	off := g.cfg.Associations.Offload == config.OffloadOff
 	return udp.Listen(udp.Config{
 		Bind: bind, ReusePort: reuse, Mark: g.mark(), RecvBuffer: socketBuffer, SendBuffer: socketBuffer,
+		NoGSO: off, NoGRO: off,
 	})
 }

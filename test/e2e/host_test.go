@@ -223,3 +223,32 @@ func TestWater(t *testing.T) {
 		w.must(w.transfer(w.serve(addr, echo), 20<<20))
 	}
 }
+
+// TestMixedOffloads: two ends that differ in what their kernels take for them carry
+// the same traffic.
+func TestMixedOffloads(t *testing.T) {
+	off := func(c *lab.Config) { c.More = append(c.More, "associations: {offload: off}") }
+	plain := func(c *lab.Config) {
+		off(c)
+		c.TUN.More = "backend: water"
+	}
+	for name, o := range map[string]options{
+		"client without, device too": {client: plain, bulk: true},
+		"gateway without":            {gateway: off, bulk: true},
+		"both without":               {client: plain, gateway: off, bulk: true},
+	} {
+		t.Run(name, func(t *testing.T) {
+			w := newWorld(t, o)
+			for end, d := range map[*lab.Daemon]bool{w.client: o.client != nil, w.gateway: o.gateway != nil} {
+				s, err := end.Status(w.ctx)
+				w.must(err)
+				for _, sock := range s.Sockets {
+					if sock.GSO == d || sock.GRO == d {
+						t.Errorf("socket %+v, turned off: %v", sock, d)
+					}
+				}
+			}
+			w.must(w.transfer(w.serve(testnet.ServerAddr, echo), 20<<20))
+		})
+	}
+}
