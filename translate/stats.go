@@ -1,6 +1,9 @@
 package translate
 
-import "net/netip"
+import (
+	"net/netip"
+	"sync/atomic"
+)
 
 // Stats are the counters of a Forward or Reverse since it began, and its levels
 // now.
@@ -10,8 +13,9 @@ type Stats struct {
 	// those that failed to connect.
 	Conns                    int
 	ConnsTotal, ConnsRefused uint64
-	// Outstanding are requests under way now, of which Waiting wait for their turn
-	// or for a connection. Requests are all that ended, Retries those sent again.
+	// Outstanding are requests under way now, Waiting those that wait for their
+	// turn, for a free place or for a connection. Requests are all that ended,
+	// Retries those sent again.
 	Outstanding, Waiting int
 	Requests, Retries    uint64
 	// Failed counts the requests that ended with another Result than OK.
@@ -19,7 +23,8 @@ type Stats struct {
 	// BytesIn are the bytes of messages, or of streams, that came over TCP, BytesOut
 	// those that left over TCP.
 	BytesIn, BytesOut uint64
-	// Buffered are bytes of messages of unknown length that are held now.
+	// Buffered are bytes of messages of unknown length that are held now, and with
+	// stream framing what may be held of all streams.
 	Buffered int64
 	// Streams are those of stream framing now.
 	Streams int
@@ -36,4 +41,55 @@ type ServerStats struct {
 	Conns, Outstanding int
 	// Dials counts attempts to connect, DialFailures those that failed.
 	Dials, DialFailures uint64
+}
+
+// counters is what Stats is made of.
+type counters struct {
+	conns                    atomic.Int64
+	connsTotal, connsRefused atomic.Uint64
+	outstanding, waiting     atomic.Int64
+	requests, retries        atomic.Uint64
+	failed                   [len(failures)]atomic.Uint64
+	bytesIn, bytesOut        atomic.Uint64
+	streams                  atomic.Int64
+	buffered                 budget
+}
+
+// failures are the results other than OK.
+var failures = [...]Result{
+	Malformed, TooLarge, Truncated, Unsupported, BadResponse, Unreachable, Timeout, Overloaded, Aborted,
+}
+
+// ended counts a request that ended with a result.
+func (c *counters) ended(result Result) {
+	c.requests.Add(1)
+	if result == OK {
+		return
+	}
+	for i, f := range failures {
+		if f == result {
+			c.failed[i].Add(1)
+		}
+	}
+}
+
+func (c *counters) stats() Stats {
+	s := Stats{
+		Conns:        int(c.conns.Load()),
+		ConnsTotal:   c.connsTotal.Load(),
+		ConnsRefused: c.connsRefused.Load(),
+		Outstanding:  int(c.outstanding.Load()),
+		Waiting:      int(c.waiting.Load()),
+		Requests:     c.requests.Load(),
+		Retries:      c.retries.Load(),
+		Failed:       map[Result]uint64{},
+		BytesIn:      c.bytesIn.Load(),
+		BytesOut:     c.bytesOut.Load(),
+		Buffered:     c.buffered.used.Load(),
+		Streams:      int(c.streams.Load()),
+	}
+	for i, f := range failures {
+		s.Failed[f] = c.failed[i].Load()
+	}
+	return s
 }

@@ -1,29 +1,203 @@
 package translate
 
+import (
+	"container/heap"
+	"errors"
+	"slices"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+// Defaults of TracerConfig. All are our choices.
+const (
+	defaultKept          = 256
+	defaultSlowAge       = 10 * time.Minute
+	defaultSubscriptions = 16
+	defaultTraceQueue    = 1024
+)
+
+// ErrSubscriptions says that a Tracer has as many subscriptions as it may.
+var ErrSubscriptions = errors.New("translate: too many subscriptions")
+
 // Tracer keeps the slowest and the failed requests, and tells subscribers of all.
-// One may serve any number of rules. It is safe for concurrent use, and costs
-// next to nothing while nobody listens.
-type Tracer struct{}
+// One may serve any number of rules. It is safe for concurrent use, and costs next
+// to nothing while nobody listens. A nil Tracer does nothing.
+type Tracer struct {
+	config    TracerConfig
+	listeners atomic.Int32
+	// floor is the least Record.Total that finds a place among the slowest.
+	floor atomic.Int64
+	// renew is when the oldest of the slowest loses its place, in Unix nanoseconds; 0
+	// while there is room.
+	renew atomic.Int64
+
+	mu     sync.Mutex
+	subs   []*Subscription
+	slow   slowest
+	failed []Record // a ring
+	next   int      // where the next one goes
+}
 
 // NewTracer returns an empty Tracer.
-func NewTracer(config TracerConfig) *Tracer { return &Tracer{} }
+func NewTracer(config TracerConfig) *Tracer {
+	usual := func(p *int, value int) {
+		if *p <= 0 {
+			*p = value
+		}
+	}
+	usual(&config.Slowest, defaultKept)
+	usual(&config.Failed, defaultKept)
+	usual(&config.Subscriptions, defaultSubscriptions)
+	usual(&config.Queue, defaultTraceQueue)
+	if config.SlowAge <= 0 {
+		config.SlowAge = defaultSlowAge
+	}
+	return &Tracer{config: config}
+}
 
 // Subscription is a live view on a Tracer.
 type Subscription struct {
 	// C has the records, in the order of their ends. It is closed by Close.
 	C <-chan Record
+
+	c       chan Record
+	filter  Filter
+	tracer  *Tracer
+	dropped atomic.Uint64
 }
 
 // Subscribe begins a subscription to what the filter selects, which the caller must
-// close. The error says that there are too many.
-func (t *Tracer) Subscribe(filter Filter) (*Subscription, error) { return nil, nil }
+// close. The error is ErrSubscriptions.
+func (t *Tracer) Subscribe(filter Filter) (*Subscription, error) {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if len(t.subs) >= t.config.Subscriptions {
+		return nil, ErrSubscriptions
+	}
+	c := make(chan Record, t.config.Queue)
+	s := &Subscription{C: c, c: c, filter: filter, tracer: t}
+	t.subs = append(t.subs, s)
+	t.listeners.Add(1)
+	return s, nil
+}
 
 // Dropped is how many records were lost because C was full.
-func (s *Subscription) Dropped() uint64 { return 0 }
+func (s *Subscription) Dropped() uint64 { return s.dropped.Load() }
 
 // Close ends the subscription. A second call does nothing.
-func (s *Subscription) Close() {}
+func (s *Subscription) Close() {
+	t := s.tracer
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	if i := slices.Index(t.subs, s); i >= 0 {
+		t.subs = slices.Delete(t.subs, i, i+1)
+		t.listeners.Add(-1)
+		close(s.c)
+	}
+}
 
-// Last returns what is kept, the slowest and the failed, that the filter selects,
-// the newest first.
-func (t *Tracer) Last(filter Filter) []Record { return nil }
+// wants reports whether a record of a request that ends now would go anywhere.
+func (t *Tracer) wants(total time.Duration, result Result, now time.Time) bool {
+	return t != nil && (result != OK || t.listeners.Load() > 0 || t.isSlow(total, now))
+}
+
+// isSlow reports whether a request may find a place among the slowest.
+func (t *Tracer) isSlow(total time.Duration, now time.Time) bool {
+	renew := t.renew.Load()
+	return int64(total) >= t.floor.Load() || renew != 0 && now.UnixNano() >= renew
+}
+
+// add takes a copy of r.
+func (t *Tracer) add(r *Record) {
+	if t == nil {
+		return
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, s := range t.subs {
+		if !s.filter.matches(r) {
+			continue
+		}
+		select {
+		case s.c <- *r:
+		default:
+			s.dropped.Add(1)
+		}
+	}
+	if r.Result != OK {
+		if len(t.failed) < t.config.Failed {
+			t.failed = append(t.failed, *r)
+		} else {
+			t.failed[t.next] = *r
+		}
+		t.next = (t.next + 1) % t.config.Failed
+	}
+	if end := r.Time.Add(r.Total); t.isSlow(r.Total, end) {
+		t.keep(r, end)
+	}
+}
+
+// keep finds r a place among the slowest. It needs mu.
+func (t *Tracer) keep(r *Record, now time.Time) {
+	if len(t.slow) == t.config.Slowest {
+		// Room is made by age first, and else by the fastest.
+		old := now.Add(-t.config.SlowAge)
+		fresh := slices.DeleteFunc(t.slow, func(kept Record) bool { return !kept.Time.After(old) })
+		if aged := len(fresh) < len(t.slow); aged {
+			t.slow = fresh
+			heap.Init(&t.slow)
+		} else if r.Total <= t.slow[0].Total {
+			return
+		} else {
+			heap.Pop(&t.slow)
+		}
+	}
+	heap.Push(&t.slow, *r)
+	if len(t.slow) < t.config.Slowest {
+		t.floor.Store(0)
+		t.renew.Store(0)
+		return
+	}
+	oldest := slices.MinFunc(t.slow, func(a, b Record) int { return a.Time.Compare(b.Time) })
+	t.floor.Store(int64(t.slow[0].Total) + 1)
+	t.renew.Store(oldest.Time.Add(t.config.SlowAge).UnixNano())
+}
+
+// Last returns what is kept, the slowest and the failed, that the filter selects, the
+// newest first.
+func (t *Tracer) Last(filter Filter) []Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	var all []Record
+	for i := range t.failed {
+		if filter.matches(&t.failed[i]) {
+			all = append(all, t.failed[i])
+		}
+	}
+	for i := range t.slow {
+		// What failed is in the other list, unless it was pushed out of it.
+		if r := &t.slow[i]; filter.matches(r) && (r.Result == OK || !slices.Contains(t.failed, *r)) {
+			all = append(all, *r)
+		}
+	}
+	slices.SortStableFunc(all, func(a, b Record) int { return b.Time.Compare(a.Time) })
+	return all
+}
+
+// slowest is a heap with the fastest request at the top.
+type slowest []Record
+
+func (s slowest) Len() int           { return len(s) }
+func (s slowest) Less(i, j int) bool { return s[i].Total < s[j].Total }
+func (s slowest) Swap(i, j int)      { s[i], s[j] = s[j], s[i] }
+
+// Push implements heap.Interface.
+func (s *slowest) Push(x any) { *s = append(*s, x.(Record)) }
+
+// Pop implements heap.Interface.
+func (s *slowest) Pop() any {
+	last := (*s)[len(*s)-1]
+	*s = (*s)[:len(*s)-1]
+	return last
+}
