@@ -153,6 +153,7 @@ func TestDeadlineMoves(t *testing.T) {
 	if err := <-done; !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("deadline that is set later: %v", err)
 	}
+	c.SetWriteDeadline(time.Unix(1, 0))
 	if _, err := c.Write([]byte("x")); !errors.Is(err, os.ErrDeadlineExceeded) {
 		t.Errorf("write: %v", err)
 	}
