@@ -89,13 +89,7 @@ func (p *parser) translatesFlows() bool {
 
 // checkHoma warns of what has no effect.
 func (p *parser) checkHoma() {
-	if r := &p.raw.homa; r.ok() && !p.raw.translate.given() {
-		p.warnf(&r.at, "has no effect: no translate rule sends or serves Homa")
-	}
-	for i := range p.raw.accept.items {
-		r := &p.raw.accept.items[i]
-		if r.action.ok() && r.action.node.Value == string(ActionHoma) && !p.translatesFlows() {
-			p.warnf(&r.action.at, "opens nothing: no translate rule takes flows (from tunnel)")
-		}
+	if r := &p.raw.homa; r.ok() && !p.cfg.UsesHoma() {
+		p.warnf(&r.at, "has no effect: no translate rule sends or serves Homa here, and no accept rule opens it to peers")
 	}
 }

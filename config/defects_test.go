@@ -193,7 +193,6 @@ var gatewayDefects = []defect{
 	{"no ca", ", ca: ca.crt", "", `2:11: identity.ca: is missing: it is one of three that go together: cert, key and ca`},
 	{"psk on a gateway", "{cert: edge.crt, key: edge.key, ca: ca.crt}", "{psk: {identity: edge, key_file: edge.psk}}", "2:11: identity.cert: is missing: those who dial us are proven by cert with key and ca, or by psk_dir\n2:17: identity.psk: is for dialling, but there are no peers; a gateway has psk_dir"},
 	{"peers with psk_dir alone", "{cert: edge.crt, key: edge.key, ca: ca.crt}", "{psk_dir: psk}\npeers: [{name: a, endpoints: [\"192.0.2.1:443\"], server_name: a}]", "2:11: identity.cert: is missing: to dial peers we need cert with key and ca, or psk"},
-	{"translate at a peer", "", "translate: [{name: kv, from: {tunnel: {dst: 10.1.0.5, port: 7000}}, to: {homa: \"10.1.0.5:4000\", via: edge-2}, framing: {type: dns}}]\n", `5:102: translate[0].to.via: this version does not carry Homa through tunnels yet`},
 	{"metrics at a name", "", "admin: {http: \"localhost:9180\"}\n", `5:15: admin.http: "localhost:9180" is not at an IP address (names are not resolved): "localhost" is not one`},
 }
 

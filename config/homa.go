@@ -74,7 +74,17 @@ func defaultHoma() Homa {
 // UsesHoma reports whether a translation sends or serves Homa packets from this
 // host.
 func (c *Config) UsesHoma() bool {
-	return slices.ContainsFunc(c.Translate, func(t Translate) bool {
+	return c.AcceptsHoma() || slices.ContainsFunc(c.Translate, func(t Translate) bool {
 		return t.From.Kind == TranslateHoma || t.To.Kind == TranslateHoma && t.To.Via == ""
 	})
+}
+
+// AcceptsHoma reports whether peers may reach Homa servers through this host.
+func (c *Config) AcceptsHoma() bool {
+	return slices.ContainsFunc(c.Accept, func(a Accept) bool { return a.Action == ActionHoma })
+}
+
+// TunnelsHoma reports whether Homa goes to or comes from peers.
+func (c *Config) TunnelsHoma() bool {
+	return c.AcceptsHoma() || slices.ContainsFunc(c.Translate, func(t Translate) bool { return t.To.Via != "" })
 }

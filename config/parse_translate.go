@@ -7,12 +7,6 @@ import (
 	"github.com/tougw/tougw/framing"
 )
 
-// noVia reports a Homa server behind a peer, to which this version has no way.
-// It is the only place that says so.
-func (p *parser) noVia(a *at) {
-	p.errorf(a, "this version does not carry Homa through tunnels yet")
-}
-
 func (p *parser) translate() {
 	names := make(map[string]string)
 	for i := range p.raw.translate.items {
@@ -135,9 +129,7 @@ func (p *parser) translateTo(r *rawTo) TranslateTo {
 	}
 	to := TranslateTo{Kind: TranslateHoma, Via: p.decoder.name(&r.via)}
 	to.Addrs = p.servers([]scalar{r.homa})
-	if p.checkRulePeer(&r.via); r.via.ok() {
-		p.noVia(&r.via.at)
-	}
+	p.checkRulePeer(&r.via)
 	return to
 }
 

@@ -127,10 +127,9 @@ func TestAlternativesOfTheReference(t *testing.T) {
 	if cfg.Tun == nil || len(cfg.Rules) != 1 {
 		t.Errorf("tun is %+v, rules %+v", cfg.Tun, cfg.Rules)
 	}
-	// A way through a tunnel is refused, and nothing else.
-	_, err := Load(put(t, credentials(t), gatewayWithHoma(t)))
-	if err == nil || strings.Contains(err.Error(), "\n") || !strings.HasSuffix(err.Error(), ": translate[0].to.via: this version does not carry Homa through tunnels yet") {
-		t.Errorf("got %v", err)
+	cfg = loadExample(t, credentials(t), gatewayWithHoma(t))
+	if len(cfg.Translate) != 1 || cfg.Translate[0].To.Via != "edge-2" || !cfg.TunnelsHoma() {
+		t.Errorf("translate is %+v", cfg.Translate)
 	}
 }
 

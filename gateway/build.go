@@ -67,12 +67,20 @@ func (g *Gateway) buildPath() error {
 		return err
 	}
 	g.stack = stack
-	g.node = tunnel.New(tunnel.Config{
+	tc := tunnel.Config{
 		Stack: stack, Keepalive: c.Associations.Keepalive, DeadAfter: c.Associations.DeadAfter,
 		HelloTimeout: c.Associations.HandshakeTimeout, SessionGrace: max(c.Associations.SessionGrace, 1),
 		MaxSessions: c.Flows.Max, MaxOpening: c.Flows.OpeningPerSource, Logger: g.logger("tunnel"),
 		RekeyAfter: c.Associations.RekeyAfter, RekeyBytes: uint64(c.Associations.RekeyBytes), Usage: usage,
-	})
+	}
+	if c.TunnelsHoma() {
+		g.homaTunnel = newHomaTunnel()
+		tc.Datagrams, tc.DatagramProtocols = g.homaTunnel, []gue.Protocol{gue.ProtoHoma}
+	}
+	g.node = tunnel.New(tc)
+	if g.homaTunnel != nil {
+		g.homaTunnel.node = g.node
+	}
 	g.bridge = bridge.New(bridge.Config{
 		MaxFlows: c.Flows.Max, IdleTimeout: c.Flows.IdleTimeout, BufferMax: c.Flows.BufferMax, OnEnd: g.ended,
 		Keepalive: bridge.Keepalive{Idle: c.Flows.Keepalive.Idle, Interval: c.Flows.Keepalive.Interval, Count: c.Flows.Keepalive.Count},

@@ -86,6 +86,7 @@ type Gateway struct {
 
 	rules  *policy.Table
 	accept *policy.Table
+	guard  *policy.Guard // which addresses are ours
 
 	node   *tunnel.Node
 	stack  *tcpip.Tunnel
@@ -98,7 +99,9 @@ type Gateway struct {
 	dialTCP     func(ctx context.Context, dst netip.AddrPort) (bridge.Stream, error)
 	closeDialer func() error
 
-	homa        *rpc.Node // nil without a translation that needs it
+	homa        *rpc.Node   // nil without a rule that needs it
+	homaTunnel  *homaTunnel // nil where no Homa goes to or comes from peers
+	homaPeers   *rpc.Node   // on homaTunnel
 	homaCarrier carrier.Carrier
 	translate   translations
 

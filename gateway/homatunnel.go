@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"sync"
 	"syscall"
 	"time"
@@ -16,6 +17,7 @@ import (
 	"github.com/tougw/tougw/homa/carrier"
 	"github.com/tougw/tougw/homa/rpc"
 	"github.com/tougw/tougw/homa/wire"
+	"github.com/tougw/tougw/internal/policy"
 	"github.com/tougw/tougw/translate"
 	"github.com/tougw/tougw/tunnel"
 )
@@ -289,25 +291,80 @@ type homaRelay struct {
 	tunnel  *homaTunnel
 	node    *rpc.Node // of the tunnel
 	allowed func(who tunnel.Identity, to netip.AddrPort) bool
-	open    rpc.Opener // on the fabric
+	// local returns the handler of a server that is a rule of this gateway, or nil.
+	local func(to netip.AddrPort) rpc.Handler
+	open  rpc.Opener // on the fabric
 }
 
 // ServeRPC implements rpc.Handler.
 func (r *homaRelay) ServeRPC(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
 	ref := homaRef(req.Client().Addr())
 	r.tunnel.tune(r.node, ref)
-	return rpc.Relay(ctx, req, w, func(ctx context.Context, to netip.AddrPort, length int) (*rpc.Call, error) {
-		path, ok := r.tunnel.node.PeerPath(ref)
-		if !ok {
-			return nil, tunnel.ErrNoPeer
-		}
-		// An IPv4 address in the clothes of IPv6 is judged as what it is.
-		to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-		if !r.allowed(path.Identity, to) {
-			return nil, syscall.EACCES
-		}
+	to, err := req.Target()
+	if err != nil {
+		return err
+	}
+	path, ok := r.tunnel.node.PeerPath(ref)
+	if !ok {
+		return tunnel.ErrNoPeer
+	}
+	// An IPv4 address in the clothes of IPv6 is judged as what it is.
+	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
+	if !r.allowed(path.Identity, to) {
+		return syscall.EACCES
+	}
+	if h := r.local(to); h != nil {
+		return h.ServeRPC(ctx, req, w)
+	}
+	return rpc.Relay(ctx, req, w, func(ctx context.Context, _ netip.AddrPort, length int) (*rpc.Call, error) {
 		return r.open(ctx, to, length)
 	})
+}
+
+// openHomaTunnel starts the Homa node between gateways, if a rule or accept needs
+// it.
+func (g *Gateway) openHomaTunnel() error {
+	if g.homaTunnel == nil {
+		return nil
+	}
+	node, err := rpc.NewNode(g.homaTunnel, homaTunnelConfig())
+	if err != nil {
+		return fmt.Errorf("homa between gateways: %w", err)
+	}
+	g.homaPeers = node
+	if !g.cfg.AcceptsHoma() {
+		return nil // port by port, nobody is served
+	}
+	relay := &homaRelay{tunnel: g.homaTunnel, node: node, allowed: g.allowsHoma, local: g.homaRule, open: g.homa.Open}
+	_, err = node.Listen(0, relay, rpc.ServeConfig{OnError: func(client netip.AddrPort, err error) {
+		g.log.Debug("homa request of peer not answered", "err", err)
+	}})
+	return err
+}
+
+// allowsHoma decides whether a peer may call the Homa server at to.
+func (g *Gateway) allowsHoma(who tunnel.Identity, to netip.AddrPort) bool {
+	v := g.accept.Decide(who.Names, to)
+	if v.Action != policy.Homa {
+		g.refused.warn("homa request of peer denied", "peer", who.Name(), "dst", to, "verdict", v)
+	}
+	return v.Action == policy.Homa
+}
+
+// homaRule returns the rule of this gateway that serves to, or nil: a packet from
+// this host to itself would find only one node.
+func (g *Gateway) homaRule(to netip.AddrPort) rpc.Handler {
+	for _, r := range g.translate.rules {
+		if r.reverse == nil || r.cfg.From.Addr.Port() != to.Port() {
+			continue
+		}
+		if addrs := g.cfg.Homa.Addresses; len(addrs) > 0 && !slices.Contains(addrs, to.Addr()) ||
+			g.guard.Class(to.Addr()) != policy.Own {
+			return nil
+		}
+		return r.reverse
+	}
+	return nil
 }
 
 // homaErrno is the reason that the tunnel can carry for a failed call.

@@ -99,7 +99,20 @@ func newHomaScene(t *testing.T, delay time.Duration, allowed func(tunnel.Identit
 	}
 	near.node, far.node = s.near, &wireEnd{ref: 9, name: "laptop", delay: delay, other: near, back: 7}
 	s.via = homaVia{near, node(near, homaTunnelConfig()), "edge"}
-	relay := &homaRelay{tunnel: far, node: node(far, homaTunnelConfig()), allowed: allowed, open: host("10.1.0.1").Open}
+	relay := &homaRelay{tunnel: far, node: node(far, homaTunnelConfig()), allowed: allowed, open: host("10.1.0.1").Open,
+		local: func(to netip.AddrPort) rpc.Handler {
+			if to == netip.MustParseAddrPort("10.1.0.1:4100") {
+				return rpc.HandlerFunc(func(_ context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
+					b, err := req.ReadAll()
+					if err != nil {
+						return err
+					}
+					_, err = w.Write(bytes.ToUpper(b))
+					return err
+				})
+			}
+			return nil
+		}}
 	if _, err := relay.node.Listen(0, relay, rpc.ServeConfig{}); err != nil {
 		t.Fatal(err)
 	}
@@ -142,6 +155,9 @@ func TestHomaThroughTheTunnel(t *testing.T) {
 			if err != nil || !bytes.Equal(got, request) {
 				t.Fatalf("%d bytes: %d came back, %v", size, len(got), err)
 			}
+		}
+		if got, err := s.call(t.Context(), "10.1.0.1:4100", []byte("here")); err != nil || string(got) != "HERE" {
+			t.Errorf("a rule of the gateway itself: %q, %v", got, err)
 		}
 		if sent := s.via.node.Stats().Sent; sent[0x12-0x10] > 60 {
 			t.Errorf("%d RESENDs: the time-outs do not follow the round trip", sent[0x12-0x10])

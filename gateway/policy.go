@@ -32,7 +32,8 @@ func (g *Gateway) buildPolicy() error {
 	if g.rules, err = policy.NewCapture(rules, policy.Reject); err != nil {
 		return fmt.Errorf("rules: %w", err)
 	}
-	if g.accept, err = policy.NewAccept(accept, policy.NewGuard(g.opt.LocalAddrs)); err != nil {
+	g.guard = policy.NewGuard(g.opt.LocalAddrs)
+	if g.accept, err = policy.NewAccept(accept, g.guard); err != nil {
 		return fmt.Errorf("accept: %w", err)
 	}
 	return nil

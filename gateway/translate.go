@@ -54,11 +54,14 @@ func (t *translation) stats() translate.Stats {
 // opened when it fails is closed by closeTranslate.
 func (g *Gateway) openTranslate() error {
 	t := &g.translate
-	if len(g.cfg.Translate) == 0 {
-		return nil
-	}
 	if err := g.openHoma(); err != nil {
 		return err
+	}
+	if err := g.openHomaTunnel(); err != nil {
+		return err
+	}
+	if len(g.cfg.Translate) == 0 {
+		return nil
 	}
 	t.tracer = translate.NewTracer(translate.TracerConfig{})
 	t.byFlow = map[netip.AddrPort]*translation{}
@@ -86,11 +89,7 @@ func (g *Gateway) openRule(r *translation) error {
 		r.server, err = g.homa.Listen(c.From.Addr.Port(), r.reverse, rpc.ServeConfig{Concurrency: r.reverse.Concurrency()})
 		return err
 	}
-	dialer, err := g.homaDialer(c.To)
-	if err != nil {
-		return err
-	}
-	if r.forward, err = translate.NewForward(rule, c.To.Addrs[0], dialer, g.translate.tracer); err != nil {
+	if r.forward, err = translate.NewForward(rule, c.To.Addrs[0], g.homaDialer(c.To), g.translate.tracer); err != nil {
 		return err
 	}
 	if c.From.Kind == config.TranslateTunnel {
@@ -102,11 +101,11 @@ func (g *Gateway) openRule(r *translation) error {
 }
 
 // homaDialer chooses the way to a Homa server. It is the only place that does.
-func (g *Gateway) homaDialer(to config.TranslateTo) (translate.Dialer, error) {
+func (g *Gateway) homaDialer(to config.TranslateTo) translate.Dialer {
 	if to.Via != "" {
-		return nil, fmt.Errorf("via %s: %w", to.Via, errors.ErrUnsupported)
+		return homaVia{tunnel: g.homaTunnel, node: g.homaPeers, peer: to.Via}
 	}
-	return translate.Over(g.homa), nil
+	return translate.Over(g.homa)
 }
 
 // translateRule is a rule in the words of package translate.
@@ -203,6 +202,9 @@ func (g *Gateway) closeTranslate() error {
 		if r.server != nil {
 			r.server.Close()
 		}
+	}
+	if g.homaPeers != nil {
+		errs = append(errs, g.homaPeers.Close())
 	}
 	if g.homa != nil {
 		errs = append(errs, g.homa.Close())

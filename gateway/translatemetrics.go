@@ -135,7 +135,9 @@ func (g *Gateway) homaMetrics(r *metrics.Registry) {
 			return samples(&s)
 		}
 	}
-	one := func(value float64, labels ...string) metrics.Sample { return metrics.Sample{Labels: labels, Value: value} }
+	one := func(value float64, labels ...string) metrics.Sample {
+		return metrics.Sample{Labels: labels, Value: value}
+	}
 	r.Gauges(metricHomaRPCs, "RPCs under way.", []string{"role"}, read(func(s *homa.Stats) []metrics.Sample {
 		return []metrics.Sample{
 			one(float64(s.ClientOutgoing+s.ClientIncoming), "client"),

@@ -17,13 +17,10 @@ type Opener func(ctx context.Context, to netip.AddrPort, length int) (*Call, err
 // pass as they come, and each side waits for the other. A request without a
 // target is ErrAddress. The request is sent once.
 func Relay(ctx context.Context, req *Request, w *ResponseWriter, open Opener) error {
-	buffer := make([]byte, min(relayBuffer, req.Len()))
-	// The first byte brings the target.
-	k, err := req.Read(buffer)
+	to, err := req.Target()
 	if err != nil {
 		return err
 	}
-	to := req.Target()
 	if !to.Addr().IsValid() {
 		return fmt.Errorf("%w: the request names no server", ErrAddress)
 	}
@@ -32,14 +29,18 @@ func Relay(ctx context.Context, req *Request, w *ResponseWriter, open Opener) er
 		return err
 	}
 	defer call.Close()
-	for err == nil {
+	buffer := make([]byte, min(relayBuffer, req.Len()))
+	for {
+		k, err := req.Read(buffer)
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			return err
+		}
 		if _, err := call.Write(buffer[:k]); err != nil {
 			return err
 		}
-		k, err = req.Read(buffer)
-	}
-	if err != io.EOF {
-		return err
 	}
 	length, err := call.Response()
 	if err != nil {

@@ -235,13 +235,16 @@ type Request struct {
 // Client is the address and Homa port of the client.
 func (r *Request) Client() netip.AddrPort { return r.client }
 
-// Target is the server that the client wants the request to be passed on to: the
-// address that came with the first byte, and so is zero before that was read and
-// for a client that means this node, with the port that was called.
-func (r *Request) Target() netip.AddrPort {
-	r.s.node.mu.Lock()
-	defer r.s.node.mu.Unlock()
-	return netip.AddrPortFrom(r.s.target, r.port)
+// Target waits for the first byte of the request, and returns the server that the
+// client wants it to be passed on to: the address that came with that byte, which
+// is zero if the client means this node, and the port that was called.
+func (r *Request) Target() (netip.AddrPort, error) {
+	var to netip.AddrPort
+	err := r.s.await(r.ctx, func() bool {
+		to = netip.AddrPortFrom(r.s.target, r.port)
+		return r.s.target.IsValid() || r.read > 0 || r.s.rpc.Buffered() > 0
+	})
+	return to, err
 }
 
 // Len is the length of the request in bytes.
