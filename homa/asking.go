@@ -106,6 +106,7 @@ func (e *Engine) serveAsker(r *RPC, silent bool) {
 		r.resendAt = e.tick
 	case r.heard == r.waitHeard && (r.state == Sending || r.in.memory.admitted):
 		r.heard += max(min(e.tick, r.peer.heard)-since, 0)
+		r.credited, r.busy = e.tick, e.busy
 		r.resendAt = e.tick + int64(c.ResendInterval)
 		e.takePlace(r, e.tick)
 		e.ask(r)

@@ -45,7 +45,8 @@ type PeerConfig struct {
 	// Config.NoUnscheduled.
 	Unscheduled int
 	// Time-outs, in ticks of Config.Tick. Silence is reset by DATA, GRANT and
-	// BUSY alone.
+	// BUSY alone. Of the time in which data of whatever message kept a link of
+	// Config.GrantRate busy, a sixteenth counts as silence.
 	ResendTicks    int // silence before the first RESEND: 5
 	ResendInterval int // between RESENDs: 5
 	TimeoutTicks   int // silence before the RPC is given up: 100
@@ -90,7 +91,8 @@ type Config struct {
 	MaxOvercommit int
 	// FIFOGrantIncrement bytes go to the oldest message, in intervals such that
 	// they are FIFOGrantFraction per mille of GrantRate: 50,000 bytes, 50 per
-	// mille (at most 500; -1 for none), 25,000,000,000 bit/s.
+	// mille (at most 500; -1 for none), 25,000,000,000 bit/s. GrantRate is the rate
+	// of the link that brings messages; see PeerConfig for what else follows from it.
 	FIFOGrantIncrement int
 	FIFOGrantFraction  int
 	GrantRate          int64

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math/rand/v2"
 	"net/netip"
+	"time"
 
 	"github.com/tougw/tougw/homa/wire"
 )
@@ -37,7 +38,8 @@ type Engine struct {
 	base    Instant // of tick 1
 	started bool
 	tick    int64
-	fired   int64 // ticks up to this one have had their timers
+	fired   int64         // ticks up to this one have had their timers
+	busy    time.Duration // that data received has taken on a link of GrantRate
 	wheel   wheel
 	askers  []*peer // with RPCs that wait to ask
 
@@ -187,7 +189,7 @@ func (e *Engine) Call(now Instant, options CallOptions) (*RPC, error) {
 	if !e.config.Virtual {
 		e.send.take(&p.send, &r.out.memory)
 	}
-	r.heard = e.tick
+	e.listen(r)
 	e.schedule(r, e.tick+int64(p.config.ResendTicks))
 	return r, nil
 }

@@ -53,8 +53,12 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 	if length < 0 || !e.config.Virtual {
 		length = len(k.Data)
 	}
+	dataBytes := len(k.Data)
 	if e.config.Virtual {
 		k.Data = nil
+	}
+	if k.Type == wire.Data {
+		e.busy += e.linkTime(len(packet)-dataBytes+length, e.config.GrantRate)
 	}
 	switch {
 	case k.Type == wire.Cutoffs:
@@ -255,7 +259,7 @@ func (e *Engine) takeNewRequest(from netip.Addr, version wire.Version, k *wire.P
 	e.numServed++
 	e.stats.Served++
 	e.setState(r, Receiving)
-	r.heard = e.tick
+	e.listen(r)
 	e.schedule(r, e.tick+int64(p.config.ResendTicks))
 	e.expect(r, k)
 	e.takeData(r, k, length)

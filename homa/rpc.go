@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"time"
 )
 
 // State is the state of an RPC.
@@ -77,6 +78,9 @@ type RPC struct {
 	timerAt              int64 // 0: not armed
 	heard                int64 // silence counts from here
 	resendAt             int64
+	credited             int64         // tick up to which busy time was credited
+	busy                 time.Duration // Engine.busy at that tick
+	rest                 time.Duration // that makes no whole tick yet
 	needAckAt            int64
 	needAcks             int   // asked since the client was last heard
 	restarted            int64 // when everything was last sent again

@@ -157,9 +157,34 @@ func (e *Engine) runTimers() {
 	e.fired = max(e.fired, e.tick)
 }
 
+// listen makes the silence of an RPC begin now.
+func (e *Engine) listen(r *RPC) {
+	r.heard, r.credited, r.busy = e.tick, e.tick, e.busy
+}
+
+// idleShare is the part of the time, one in so many ticks, that counts as silence
+// however busy the link is, so that a peer that is gone is noticed beside others
+// that are not.
+const idleShare = 16
+
+// credit takes the time in which the link brought data of other messages for what
+// it is: no silence. Data of this one may wait in the queue of a switch for all that
+// has a higher priority, which on a slow link is longer than time-outs, and what is
+// asked for again comes in addition, at the highest.
+func (e *Engine) credit(r *RPC, tick int64) {
+	passed := time.Duration(tick-r.credited) * e.config.Tick
+	r.rest += min(e.busy-r.busy, passed-passed/idleShare)
+	ticks := int64(r.rest / e.config.Tick)
+	r.rest %= e.config.Tick
+	r.heard = min(r.heard+ticks, tick)
+	r.resendAt += ticks
+	r.credited, r.busy = tick, e.busy
+}
+
 // fire does what is due for r at a tick and returns when to look again, 0 for
 // not at all.
 func (e *Engine) fire(r *RPC, tick int64) int64 {
+	e.credit(r, tick)
 	switch {
 	case r.state == Receiving:
 		if r.in.memory.admitted && r.in.satisfied() || !r.in.memory.admitted && r.client {

@@ -158,13 +158,18 @@ func (e *Engine) finishPacket(out Outgoing, before int) Outgoing {
 		out.Priority = 0
 	}
 	if e.config.LinkRate > 0 {
-		size := len(out.Packet) - before + e.config.LinkOverhead
+		size := len(out.Packet) - before
 		if e.config.Virtual {
 			size += out.DataLength
 		}
-		e.linkIdle = max(e.linkIdle, e.now).Add(time.Duration(float64(size) * 8e9 / float64(e.config.LinkRate)))
+		e.linkIdle = max(e.linkIdle, e.now).Add(e.linkTime(size, e.config.LinkRate))
 	}
 	return out
+}
+
+// linkTime is how long a Homa packet of size bytes takes on a link of a rate.
+func (e *Engine) linkTime(size int, rate int64) time.Duration {
+	return time.Duration(float64(size+e.config.LinkOverhead) * 8e9 / float64(rate))
 }
 
 func (e *Engine) transmitData(r *RPC, buf []byte) Outgoing {
