@@ -88,6 +88,11 @@ func TestRunStatusAndFlows(t *testing.T) {
 		tougw(append([]string{"flows", "--json"}, by...)...).check(t, "flows --json", result{stdout: "[]\n"})
 	}
 
+	for _, args := range [][]string{{"trace"}, {"trace", "--last", "--json"}} {
+		tougw(append(args, "--socket", d.socket)...).check(t, "trace without translations", result{code: exitFailed,
+			stderr: "tougw: " + d.socket + ": the daemon answered 503 Service Unavailable: this instance does not translate: its configuration has no translate rule\n"})
+	}
+
 	d.stop()
 	r := <-d.done
 	if r.code != exitOK || r.stdout != "" || !strings.Contains(r.stderr, "level=INFO msg=running subsystem=gateway name=edge") {
@@ -136,7 +141,7 @@ func TestNobodyToAsk(t *testing.T) {
 	if err := os.WriteFile(path("file"), nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, cmd := range []string{"status", "flows"} {
+	for _, cmd := range []string{"status", "flows", "trace"} {
 		for name, want := range map[string]string{
 			"none.sock": path("none.sock") + ": no such admin socket: is tougw running?",
 			"dead.sock": path("dead.sock") + ": nobody answers on this admin socket: tougw is not running",

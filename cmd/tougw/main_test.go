@@ -48,6 +48,9 @@ func TestUsageErrors(t *testing.T) {
 		{"keygen psk a b", "tougw keygen psk: unexpected argument \"b\"\nRun 'tougw keygen psk -h' for help.\n"},
 		{"keygen ca --days 0", "tougw keygen ca: --days 0 is not in 1 to 36525\nRun 'tougw keygen ca -h' for help.\n"},
 		{"keygen ca --days x", "tougw keygen ca: invalid argument \"x\" for \"--days\" flag: strconv.ParseInt: parsing \"x\": invalid syntax\nRun 'tougw keygen ca -h' for help.\n"},
+		{"trace now", "tougw trace: unexpected argument \"now\"\nRun 'tougw trace -h' for help.\n"},
+		{"trace --addr here", "tougw trace: --addr: \"here\" is neither an address, nor an address and port, nor a prefix\nRun 'tougw trace -h' for help.\n"},
+		{"trace --min-latency -5ms", "tougw trace: --min-latency: -5ms is negative\nRun 'tougw trace -h' for help.\n"},
 		{"version now", "tougw version: unexpected argument \"now\"\nRun 'tougw version -h' for help.\n"},
 	} {
 		tougw(strings.Fields(c.args)...).check(t, c.args, result{exitUsage, "", c.want})
@@ -56,7 +59,7 @@ func TestUsageErrors(t *testing.T) {
 
 // TestHelp asks every command for help: it is on stdout, and names the command.
 func TestHelp(t *testing.T) {
-	for _, args := range []string{"", "check", "keygen", "keygen ca", "keygen identity", "keygen psk", "version"} {
+	for _, args := range []string{"", "check", "keygen", "keygen ca", "keygen identity", "keygen psk", "trace", "version"} {
 		r := tougw(append(strings.Fields(args), "-h")...)
 		if r.code != exitOK || r.stderr != "" || !strings.Contains(r.stdout, strings.TrimSpace("tougw "+args)) || !strings.Contains(r.stdout, "--help") {
 			t.Errorf("%s: %+v", args, r)
