@@ -6,17 +6,17 @@ import (
 	"github.com/tougw/tougw/homa/wire"
 )
 
-// busyLink has a server that receives a message of a peer on a link of 100 Mbit/s,
+// busyLink has a server that receives a message of a peer on a link of 50 Mbit/s,
 // while another message of it waits in the queue of a switch. It counts what is
 // asked for in so many ticks.
 func busyLink(t *testing.T, ticks int) (s *scripted, resends int) {
-	s = newScripted(t, Config{GrantRate: 100_000_000})
+	s = newScripted(t, Config{GrantRate: 50_000_000})
 	s.receive(data(202, 1_000_000, 0, 1000))
 	s.receive(data(200, 1_000_000, 0, 1000))
 	sent := 1000
 	for range ticks {
-		// 8 full packets take a tick on the link.
-		for range 8 {
+		// 4 full packets take a tick on the link.
+		for range 4 {
 			k := data(200, 1_000_000, sent, sent+1424)
 			sent += 1424
 			s.receive(k)
