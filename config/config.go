@@ -203,8 +203,9 @@ const (
 	ActionTunnel Action = "tunnel"
 	// ActionTCP connects to the destination by the TCP of this host.
 	ActionTCP Action = "tcp"
-	// ActionHoma lets the flow to a translation that is for its destination, and
-	// nowhere else. (TCP lets it there, too.)
+	// ActionHoma lets requests of peers by Homa (via) to the destination, and TCP
+	// flows to a translation that is for it, but nowhere else. (TCP lets flows
+	// there, too.)
 	ActionHoma Action = "homa"
 )
 

@@ -71,8 +71,8 @@ func defaultHoma() Homa {
 	}
 }
 
-// UsesHoma reports whether a translation sends or serves Homa packets from this
-// host.
+// UsesHoma reports whether a translation, or a peer, sends or serves Homa packets
+// from this host.
 func (c *Config) UsesHoma() bool {
 	return c.AcceptsHoma() || slices.ContainsFunc(c.Translate, func(t Translate) bool {
 		return t.From.Kind == TranslateHoma || t.To.Kind == TranslateHoma && t.To.Via == ""

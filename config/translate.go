@@ -46,8 +46,9 @@ type TranslateTo struct {
 	Kind TranslateKind
 	// Addrs are the servers, none twice: one with Homa, one or more with TCP.
 	Addrs []netip.AddrPort
-	// Via is the peer behind which a Homa server is; empty for here. This version
-	// refuses it.
+	// Via is the peer that calls a Homa server for us: the Name of one of
+	// Config.Peers or, on an instance that listens, the proven identity of a peer
+	// that dialled us. Empty: we call it.
 	Via string
 }
 

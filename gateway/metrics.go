@@ -65,6 +65,8 @@ func (g *Gateway) buildMetrics() *metrics.Registry {
 	g.dtlsMetrics(r)
 	if len(g.cfg.Translate) > 0 {
 		g.translateMetrics(r)
+	}
+	if g.cfg.UsesHoma() {
 		g.homaMetrics(r)
 	}
 	return r
