@@ -36,7 +36,7 @@ type result struct {
 // contender is a transport and, where the link is shaped, the queue for it.
 type contender struct {
 	name  string
-	make  func() transport
+	make  func(shaped bool) transport
 	leaf  func(o *options) string
 	shape bool // takes part only where the link is shaped
 }
@@ -46,11 +46,11 @@ func fifo(o *options) string { return fmt.Sprintf("bfifo limit %d", o.queue) }
 
 // contenders are compared in each row.
 func contenders(o *options) []contender {
-	tcp := func(congestion string) func() transport {
-		return func() transport { return &tcpTransport{congestion: congestion} }
+	tcp := func(congestion string) func(bool) transport {
+		return func(bool) transport { return &tcpTransport{congestion: congestion} }
 	}
 	return []contender{
-		{name: "Homa", make: func() transport { return &homaTransport{config: homaConfig(o)} }, leaf: fifo},
+		{name: "Homa", make: func(shaped bool) transport { return &homaTransport{config: homaConfig(o, shaped)} }, leaf: fifo},
 		{name: "TCP cubic", make: tcp("cubic"), leaf: fifo},
 		{name: "TCP DCTCP", make: tcp("dctcp"), shape: true, leaf: func(o *options) string {
 			// Marks above a tenth of the queue, as DCTCP wants.
@@ -64,12 +64,16 @@ func contenders(o *options) []contender {
 	}
 }
 
-// homaConfig fits the windows to the link, as an administrator would: the queues
-// hold a few of them, and a bandwidth-delay product is less than any.
-func homaConfig(o *options) homa.Config {
+// homaConfig fits the windows to the shaped link, as an administrator would: a
+// millisecond of it is some round trips, with the time that processes wait for a
+// processor, and fits the queues. Elsewhere the defaults count.
+func homaConfig(o *options, shaped bool) homa.Config {
+	if !shaped {
+		return homa.Config{}
+	}
 	return homa.Config{
 		GrantRate:   o.rate,
-		MaxIncoming: 3 * o.queue / 4,
+		MaxIncoming: min(int(o.rate/8/1000), 3*o.queue/4),
 		Peer:        homa.PeerConfig{Unscheduled: 10_000},
 	}
 }
@@ -156,7 +160,7 @@ func (l *lab) one(ctx context.Context, o *options, r row, c contender) (res resu
 		}
 		defer func() { err = errors.Join(err, l.unshape(ctx)) }()
 	}
-	t := c.make()
+	t := c.make(r.shaped)
 	defer func() { err = errors.Join(err, t.close()) }()
 	if err := t.serve(l.host); err != nil {
 		return res, err
