@@ -70,6 +70,44 @@ func TestAckOverflow(t *testing.T) {
 	s.wantSent("ACK(100)")
 }
 
+// TestAckBurst: many responses in one batch are acknowledged by full packets, which
+// leave none out, not by a packet each.
+func TestAckBurst(t *testing.T) {
+	s := newScripted(t, Config{})
+	var calls []*RPC
+	for range 300 {
+		calls = append(calls, s.call(1))
+	}
+	s.sent()
+	want := make(map[uint64]bool)
+	packets := 0
+	acked := func() {
+		for _, k := range s.sent() {
+			packets++
+			for _, id := range append([]uint64{k.SenderID}, k.Acks[0].ClientID, k.Acks[1].ClientID, k.Acks[2].ClientID, k.Acks[3].ClientID, k.Acks[4].ClientID) {
+				if id != 0 && !want[id] {
+					t.Fatalf("%d acknowledged twice, or too early", id)
+				}
+				delete(want, id)
+			}
+		}
+	}
+	for i, r := range calls {
+		want[r.ID()] = true
+		s.receive(data(r.ID()|1, 1, 0, 1))
+		readAll(t, r, s.now)
+		if i%64 == 63 {
+			acked()
+		}
+	}
+	s.e.FlushAcks(s.now)
+	acked()
+	if len(want) != 0 || packets > 300/6+5 {
+		t.Fatalf("%d packets, %d RPCs not acknowledged", packets, len(want))
+	}
+	s.events()
+}
+
 func TestFlushAcks(t *testing.T) {
 	s := newScripted(t, Config{})
 	a, b := s.call(1), s.call(1)

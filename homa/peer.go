@@ -16,8 +16,8 @@ type peer struct {
 	numServed int
 	refs      int // RPCs that point here, and tombstones
 
-	acks    [wire.MaxAcks]wire.AckEntry // that the peer has not been told yet
-	numAcks int
+	acks       []wire.AckEntry // that the peer has not been told yet
+	ackPackets int             // ACK packets that wait to tell it, of ackedByPacket each
 
 	// What the peer told: its cutoffs for unscheduled data, their version.
 	cutoffs       [wire.NumPriorities]uint32
@@ -197,36 +197,53 @@ func (e *Engine) forget(p *peer) {
 	}
 }
 
-// addAck notes that the server may forget r. When there is no room left it is told
-// at once, of r and of all those noted.
+const (
+	// ackedByPacket is how many RPCs an ACK names: one in its header and a list.
+	ackedByPacket = 1 + wire.MaxAcks
+	// maxAcks bounds the RPCs of a peer that are to be acknowledged. Servers ask for
+	// those beyond.
+	maxAcks = 64 * ackedByPacket
+)
+
+// addAck notes that the server may forget r. Data to it takes a few of these along;
+// what is more goes in packets of its own, which are filled when they leave: many
+// responses may come at a time.
 func (e *Engine) addAck(r *RPC) {
 	p := r.peer
-	if p.numAcks == len(p.acks) {
-		e.pushRaw(rawControl{kind: wire.Ack, peer: p, to: p.addr, source: r.local, destination: r.remote, id: r.id})
+	if len(p.acks) == maxAcks {
 		return
 	}
-	p.acks[p.numAcks] = wire.AckEntry{ClientID: r.id, ClientPort: r.local, ServerPort: r.remote}
-	p.numAcks++
+	p.acks = append(p.acks, wire.AckEntry{ClientID: r.id, ClientPort: r.local, ServerPort: r.remote})
+	if len(p.acks) > p.ackPackets*ackedByPacket+wire.MaxAcks {
+		e.pushAck(p)
+	}
 }
 
-// FlushAcks queues an ACK for each peer that has not been told yet of responses that
+// pushAck queues an ACK for what is noted at a peer.
+func (e *Engine) pushAck(p *peer) {
+	if e.pushRaw(rawControl{kind: wire.Ack, peer: p, to: p.addr}) {
+		p.ackPackets++
+	}
+}
+
+// FlushAcks queues ACKs for each peer that has not been told yet of responses that
 // are here. There is no need for it while the engine runs: acknowledgements go along
 // with data, and servers ask for them. It is for an owner that is about to stop.
 func (e *Engine) FlushAcks(now Instant) {
 	e.touch(now)
 	for _, p := range e.peers {
-		if p.numAcks > 0 {
-			a := p.takeAck() // names the packet's RPC
-			e.pushRaw(rawControl{kind: wire.Ack, peer: p, to: p.addr, source: a.ClientPort, destination: a.ServerPort, id: a.ClientID})
+		for before := -1; p.ackPackets*ackedByPacket < len(p.acks) && before < p.ackPackets; {
+			before = p.ackPackets
+			e.pushAck(p)
 		}
 	}
 }
 
 // takeAck returns one of the noted RPCs, to go along with data.
 func (p *peer) takeAck() (a wire.AckEntry) {
-	if p.numAcks > 0 {
-		p.numAcks--
-		a = p.acks[p.numAcks]
+	if last := len(p.acks) - 1; last >= 0 {
+		a = p.acks[last]
+		p.acks = p.acks[:last]
 	}
 	return a
 }

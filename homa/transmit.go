@@ -36,7 +36,7 @@ type rawControl struct {
 	peer                *peer // nil: one without state
 	version             wire.Version
 	source, destination uint16
-	id                  uint64
+	id                  uint64 // 0: an ACK for what is noted at the peer
 }
 
 // controlItem is an RPC with control packets to send, or a rawControl.
@@ -62,16 +62,18 @@ func (e *Engine) queueResend(r *RPC) {
 	}
 }
 
-func (e *Engine) pushRaw(raw rawControl) {
+// pushRaw queues a control packet, if there are not too many.
+func (e *Engine) pushRaw(raw rawControl) bool {
 	if e.numRaw >= maxRaw {
 		e.stats.DropTransmit++
-		return
+		return false
 	}
 	if raw.peer != nil {
 		raw.version = raw.peer.config.Version
 	}
 	e.numRaw++
 	e.controls.push(controlItem{raw: raw})
+	return true
 }
 
 // beginSend starts r's message.
@@ -120,7 +122,10 @@ func (e *Engine) Transmit(now Instant, buf []byte) (Outgoing, bool) {
 		if item.rpc == nil {
 			e.numRaw--
 			raw := e.controls.pop().raw
-			return e.transmitRaw(&raw, buf), true
+			if out, ok := e.transmitRaw(&raw, buf); ok {
+				return out, true
+			}
+			continue
 		}
 		r := item.rpc
 		if out, ok := e.transmitControl(r, buf); ok {
@@ -263,21 +268,33 @@ func (e *Engine) wantMore(r *RPC) {
 	}
 }
 
-func (e *Engine) transmitRaw(raw *rawControl, buf []byte) Outgoing {
+// transmitRaw appends a control packet that belongs to no RPC, unless there is no
+// need for it any more.
+func (e *Engine) transmitRaw(raw *rawControl, buf []byte) (Outgoing, bool) {
 	k := &e.out
 	*k = wire.Packet{SrcPort: raw.source, DstPort: raw.destination, Type: raw.kind, SenderID: raw.id}
 	switch p := raw.peer; {
 	case raw.kind == wire.Cutoffs:
 		k.Cutoffs, k.CutoffVersion = e.config.Cutoffs, e.config.CutoffVersion
 	case raw.kind == wire.Ack && p != nil:
-		k.Acks, k.NumAcks = p.acks, p.numAcks
-		p.numAcks = 0
+		if raw.id == 0 {
+			p.ackPackets--
+			a := p.takeAck()
+			if a.ClientID == 0 {
+				return Outgoing{}, false // data took all of them along
+			}
+			k.SrcPort, k.DstPort, k.SenderID = a.ClientPort, a.ServerPort, a.ClientID
+		}
+		k.NumAcks = min(len(p.acks), wire.MaxAcks)
+		rest := len(p.acks) - k.NumAcks
+		copy(k.Acks[:], p.acks[rest:])
+		p.acks = p.acks[:rest]
 	}
 	before := len(buf)
 	return e.finishPacket(Outgoing{
 		To: raw.to, Priority: wire.NumPriorities - 1, Packet: raw.version.Append(buf, k),
 		Type: raw.kind, Version: raw.version,
-	}, before)
+	}, before), true
 }
 
 // transmitControl appends the next control packet of r, if there is one left.
