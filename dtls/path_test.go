@@ -1,6 +1,7 @@
 package dtls
 
 import (
+	"bytes"
 	"context"
 	"errors"
 	"fmt"
@@ -191,6 +192,62 @@ func TestSocketErrors(t *testing.T) {
 			t.Errorf("%v counted %d times as %v", err, n, class)
 		}
 		w.alive(c, s)
+	}
+}
+
+// TestSendRuns sends more runs than one call of the socket takes, with records
+// of all sizes: all arrive in order, and what does not is counted.
+func TestSendRuns(t *testing.T) {
+	w := newWorld(t, nil)
+	c, s := w.pair()
+	head, tail := c.Overhead()
+	var b []byte
+	var runs []Run
+	var want [][]byte
+	for i := range 2*maxRuns + 3 {
+		r := Run{}
+		for j := range 1 + i%4 {
+			plain := bytes.Repeat([]byte{byte(i)}, 100+i)
+			if j == 3 {
+				plain = plain[:50] // the last may be shorter
+			}
+			rec := make([]byte, head+len(plain)+tail)
+			copy(rec[head:], plain)
+			n, err := c.Seal(rec, len(plain))
+			check(t, err)
+			r.Size = max(r.Size, n)
+			r.Len += n
+			b = append(b, rec[:n]...)
+			want = append(want, plain)
+		}
+		runs = append(runs, r)
+	}
+	if lost := c.SendRuns(b, runs); lost != 0 {
+		t.Fatalf("%d records lost", lost)
+	}
+	eventually(t, "all records", func() bool { return len(w.serverEvents.received(s)) == len(want) })
+	for i, got := range w.serverEvents.received(s) {
+		if !bytes.Equal(got, want[i]) {
+			t.Fatalf("record %d differs", i)
+		}
+	}
+	w.net.mu.Lock()
+	sock := w.net.socks[netip.MustParseAddrPort(clientAddr)]
+	w.net.mu.Unlock()
+	sock.failWrites(syscall.EPERM)
+	if lost := c.SendRuns(b, runs); lost != len(want) {
+		t.Errorf("%d of %d records counted as lost", lost, len(want))
+	}
+	if n := w.client.Stats().SendErrors[SendDenied]; n != uint64(len(runs)) {
+		t.Errorf("%d errors counted for %d runs", n, len(runs))
+	}
+	sock.failWrites(nil)
+	if a := testing.AllocsPerRun(100, func() { c.SendRuns(nil, nil) }); a > 0 {
+		t.Errorf("%v allocations", a)
+	}
+	check(t, c.Close(nil))
+	if lost := c.SendRuns(b, runs); lost != len(want) {
+		t.Errorf("%d of %d records counted as lost after the end", lost, len(want))
 	}
 }
 

@@ -260,10 +260,16 @@ func (a *Association) move(p Path) (moved, there bool) {
 func (a *Association) write(b []byte, size int) error {
 	p := a.paths.current.Load()
 	err := p.write(b, size)
-	if err != nil && p.w != a.w && errors.Is(err, net.ErrClosed) {
-		// The socket that the peer had moved to is no longer served, the
-		// association's own is.
-		a.paths.current.CompareAndSwap(p, &path{tuple{remote: p.remote}, a.w})
+	if err != nil {
+		a.fallBack(p, err)
 	}
 	return err
+}
+
+// fallBack returns to the association's own socket when that which the peer had
+// moved to is no longer served, as err of sending by p says.
+func (a *Association) fallBack(p *path, err error) {
+	if p.w != a.w && errors.Is(err, net.ErrClosed) {
+		a.paths.current.CompareAndSwap(p, &path{tuple{remote: p.remote}, a.w})
+	}
 }

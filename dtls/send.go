@@ -4,6 +4,7 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"sync"
 	"syscall"
 
 	"github.com/tougw/tougw/internal/udp"
@@ -54,6 +55,75 @@ func (a *Association) Send(b []byte, size int) error {
 	return a.write(b, size)
 }
 
+// Run is a run of records of Size bytes each, of which the last may be shorter,
+// and Len bytes in all. It is another name for an unnamed type, as Path is.
+type Run = struct{ Len, Size int }
+
+// maxRuns is how many runs one call of the socket gets.
+const maxRuns = 64
+
+// runMessages is a batch for a socket; the messages are lent to an interface
+// method, so they would be allocated for each call.
+type runMessages [maxRuns]udp.Message
+
+var runBatches = sync.Pool{New: func() any { return new(runMessages) }}
+
+// SendRuns sends the runs of sealed records that b holds one behind the other,
+// by as few calls of the socket as it takes. It borrows b and runs, whose
+// lengths must add up to no more than that of b. Errors of the socket are
+// counted as those of Send, and concern one run each; it returns how many records
+// were in these, which count as lost.
+func (a *Association) SendRuns(b []byte, runs []Run) (lost int) {
+	batch := runBatches.Get().(*runMessages)
+	for len(runs) > 0 {
+		n := min(len(runs), maxRuns)
+		used := 0
+		for i, r := range runs[:n] {
+			batch[i] = udp.Message{Buf: b[used:][:r.Len], N: r.Len}
+			if r.Size > 0 && r.Size < r.Len {
+				batch[i].Segment = r.Size
+			}
+			used += r.Len
+		}
+		lost += a.writeRuns(batch[:n])
+		clear(batch[:n]) // do not keep the caller's buffer alive
+		b, runs = b[used:], runs[n:]
+	}
+	runBatches.Put(batch)
+	return lost
+}
+
+// writeRuns sends messages by the association's path, and returns how many
+// records were in those that failed.
+func (a *Association) writeRuns(ms []udp.Message) (lost int) {
+	for len(ms) > 0 {
+		err := net.ErrClosed
+		sent := 0
+		p := a.paths.current.Load()
+		if !a.closed.Load() {
+			for i := range ms {
+				ms[i].Addr, ms[i].Local = p.remote, p.local
+			}
+			if sent, err = p.w.sock.WriteBatch(ms); err == nil {
+				return lost
+			}
+			p.w.sendFailed(err)
+			a.fallBack(p, err)
+		}
+		lost += records(&ms[sent])
+		ms = ms[sent+1:]
+	}
+	return lost
+}
+
+// records is how many records a message holds.
+func records(m *udp.Message) int {
+	if m.Segment == 0 {
+		return 1
+	}
+	return (m.N + m.Segment - 1) / m.Segment
+}
+
 // write sends b as datagrams of size bytes and counts the error.
 func (w *worker) write(b []byte, size int, to netip.AddrPort, from netip.Addr) error {
 	sc := scratches.Get().(*scratch)
@@ -66,10 +136,12 @@ func (w *worker) write(b []byte, size int, to netip.AddrPort, from netip.Addr) e
 	*m = udp.Message{} // do not keep the caller's buffer alive
 	scratches.Put(sc)
 	if err != nil {
-		w.e.count.sendErrors[classify(err)].Add(1)
+		w.sendFailed(err)
 	}
 	return err
 }
+
+func (w *worker) sendFailed(err error) { w.e.count.sendErrors[classify(err)].Add(1) }
 
 // classify gives the class of a socket error.
 func classify(err error) SendError {

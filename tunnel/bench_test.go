@@ -46,7 +46,9 @@ func BenchmarkQueue(b *testing.B) {
 					}
 				}
 				l.queue.busy = false
-				spare = l.drain(spare)
+				for l.queue.depth() > 0 {
+					spare = l.drain(spare)
+				}
 				select {
 				case <-l.queue.wake:
 				default:

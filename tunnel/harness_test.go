@@ -209,6 +209,19 @@ func (p *pipe) Send(b []byte, size int) error {
 	return nil
 }
 
+func (p *pipe) SendRuns(b []byte, runs []Run) (lost int) {
+	for _, r := range runs {
+		if p.Send(b[:r.Len], r.Size) != nil {
+			lost += (r.Len + r.Size - 1) / r.Size
+		}
+		b = b[r.Len:]
+	}
+	if len(b) > 0 {
+		p.owner.t.Errorf("%d bytes belong to no run", len(b))
+	}
+	return lost
+}
+
 // Close ends both ends, as a close_notify does.
 func (p *pipe) Close(reason error) error {
 	for _, e := range []*pipe{p, p.to} {
@@ -436,6 +449,7 @@ type nullSecure struct{}
 func (*nullSecure) Overhead() (int, int)              { return 22, 24 }
 func (*nullSecure) Seal(b []byte, n int) (int, error) { return 22 + n + 24, nil }
 func (*nullSecure) Send([]byte, int) error            { return nil }
+func (*nullSecure) SendRuns([]byte, []Run) int        { return 0 }
 func (*nullSecure) Remote() netip.AddrPort            { return addrB }
 func (*nullSecure) Close(error) error                 { return nil }
 func (*nullSecure) SendVia([]byte, int, Path) error   { return nil }

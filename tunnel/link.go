@@ -24,6 +24,9 @@ type Secure interface {
 	// Send sends b, which holds records of size bytes, the last of which may
 	// be shorter. It borrows b.
 	Send(b []byte, size int) error
+	// SendRuns sends the runs that b holds one behind the other, and returns how
+	// many of their records are known to be lost. It borrows both.
+	SendRuns(b []byte, runs []Run) (lost int)
 	// Remote is the address of the peer.
 	Remote() netip.AddrPort
 	// Close ends the association and tells the peer. It is idempotent.
@@ -68,6 +71,7 @@ type Link struct {
 
 	inst    atomic.Pointer[instance] // nil until the hello
 	queue   *queue
+	out     burst         // of whoever sends what is queued
 	done    chan struct{} // closed when the association is gone
 	ready   chan struct{} // closed when the hello was received
 	quit    chan struct{} // closed when the node stops

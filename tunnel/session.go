@@ -35,6 +35,9 @@ type session struct {
 	state    atomic.Uint32
 	reason   atomic.Uint32 // refusal, valid in state refused
 	answered atomic.Bool   // the initiator's first segment after the SYN-ACK went out
+	// flow is what waits of it in the transmit queue that it last used; nil until
+	// something had to wait.
+	flow atomic.Pointer[flow]
 	// lastUse is when a segment of the session last went either way, in
 	// coarse ticks of the node.
 	lastUse atomic.Int64

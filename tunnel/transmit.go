@@ -2,7 +2,6 @@ package tunnel
 
 import (
 	"runtime"
-	"sync"
 
 	"github.com/tougw/tougw/gue"
 	"github.com/tougw/tougw/internal/packet"
@@ -38,126 +37,32 @@ type outbound struct {
 	sess *session
 }
 
-// queue is the transmit queue of a link: bounded in bytes, swapped out whole by
-// whoever drains it. That is one at a time: the link's goroutine, or, for a small
-// segment that finds nothing under way, the goroutine that brings it. A layer
-// that orders or delays what is sent (fair queueing, pacing, recovery) takes its
-// place between take and the batch of transmit.
-type queue struct {
-	mu     sync.Mutex
-	items  []outbound
-	bytes  int
-	max    int
-	busy   bool // somebody sends
-	closed bool
-	wake   chan struct{} // holds a token while items wait and nobody sends
-}
-
-func newQueue(maxBytes int) *queue { return &queue{max: maxBytes, wake: make(chan struct{}, 1)} }
-
-// smallSegment is up to what length in bytes a segment is sent by the goroutine
-// that brings it: what a request, its answer or an acknowledgement has. To wake
-// another goroutine for it costs more than to send it.
-const smallSegment = 2048
-
-// verdict is what put did with a segment.
-type verdict uint8
-
 const (
-	dropped verdict = iota // it is the caller's
-	queued                 // it is the queue's
-	direct                 // the caller has to send it, and then to call done
+	// maxRun is how many records one run may hold: the kernel's UDP_MAX_SEGMENTS
+	// was 64 until Linux 6.9.
+	maxRun = 64
+	// maxRuns is how many runs are sent at once: of small segments of all sizes
+	// about as many bytes as of large ones.
+	maxRuns = 64
+	// maxRunBytes is the largest UDP payload over IPv4, which a run may not
+	// exceed, and bounds what is sent at once: where links wait for one another
+	// at a socket, that is the turn of each.
+	maxRunBytes = 65507
 )
 
-// put takes o unless the queue is at its bound or closed. The bound is checked
-// before: one segment may exceed it, so that the largest always fits an empty
-// queue.
-func (q *queue) put(o outbound) verdict {
-	n := o.seg.Len()
-	q.mu.Lock()
-	switch {
-	case q.closed || q.bytes >= q.max:
-		q.mu.Unlock()
-		return dropped
-	case !q.busy && len(q.items) == 0 && n <= smallSegment:
-		q.busy = true
-		q.mu.Unlock()
-		return direct
-	}
-	q.items = append(q.items, o)
-	q.bytes += n
-	wake := !q.busy && len(q.items) == 1
-	q.mu.Unlock()
-	if wake {
-		q.signal()
-	}
-	return queued
-}
-
-func (q *queue) signal() {
-	select {
-	case q.wake <- struct{}{}:
-	default:
-	}
-}
-
-// take swaps the queued items for the empty slice spare and gives them; done has
-// to follow. It gives none while somebody else sends, who will wake the link's
-// goroutine again.
-func (q *queue) take(spare []outbound) []outbound {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	if q.busy || len(q.items) == 0 {
-		return nil
-	}
-	items := q.items
-	q.items, q.bytes, q.busy = spare, 0, true
-	return items
-}
-
-// done ends what take or put began.
-func (q *queue) done() {
-	q.mu.Lock()
-	q.busy = false
-	wake := len(q.items) > 0
-	q.mu.Unlock()
-	if wake {
-		q.signal()
-	}
-}
-
-// depth returns the bytes that wait.
-func (q *queue) depth() int {
-	q.mu.Lock()
-	defer q.mu.Unlock()
-	return q.bytes
-}
-
-func (q *queue) close() {
-	q.mu.Lock()
-	q.closed = true
-	items := q.items
-	q.items, q.bytes = nil, 0
-	q.mu.Unlock()
-	for _, o := range items {
-		o.seg.Release()
-	}
-}
-
-// maxRun is how many records one send may hold: the kernel's UDP_MAX_SEGMENTS
-// was 64 until Linux 6.9.
-const maxRun = 64
-
-// maxRunBytes is the largest UDP payload over IPv4, which a run may not exceed.
-const maxRunBytes = 65507
+// maxTurn is how many batches are sent before other goroutines get the
+// processor: those of other links among them, which have no more to send only
+// because this one's peer has more flows. It is about 1 MiB.
+const maxTurn = 16
 
 // transmit drains the queue until the link is done: it cuts segments, puts the
 // GUE header before each piece, has it sealed in place, and sends runs of
-// records of one size. It never waits for more: a run is sent when the next
-// record does not fit it, or when the queue is empty.
+// records of one size, several at once when they are short. It never waits for
+// more: what there is is sent when the next record has no place beside it, or
+// when the queue is empty.
 func (l *Link) transmit() {
 	defer l.node.wg.Done()
-	var spare []outbound
+	var batch []outbound
 	for {
 		select {
 		case <-l.done:
@@ -165,7 +70,7 @@ func (l *Link) transmit() {
 			return
 		case <-l.quit:
 			for l.queue.depth() > 0 { // somebody may be sending, for moments
-				spare = l.drain(spare)
+				batch = l.drain(batch)
 				runtime.Gosched()
 			}
 			l.queue.close()
@@ -174,62 +79,91 @@ func (l *Link) transmit() {
 			return
 		case <-l.queue.wake:
 		}
-		spare = l.drain(spare)
+		if batch = l.drain(batch); l.queue.depth() > 0 {
+			runtime.Gosched()
+		}
 	}
 }
 
-// drain sends what is queued, unless somebody else is sending, and gives an
-// empty slice for the next time.
-func (l *Link) drain(spare []outbound) []outbound {
-	items := l.queue.take(spare[:0])
-	if items == nil {
-		return spare
+// drain sends what is queued, maxTurn batches at most, unless somebody else is
+// sending. It uses the memory of batch and gives it back.
+func (l *Link) drain(batch []outbound) []outbound {
+	batch = l.queue.take(batch[:0])
+	if len(batch) == 0 {
+		return batch
 	}
-	l.sendAll(items)
-	clear(items) // no segment outlives its release
+	buf := packet.Get()
+	l.out.buf = buf.B[:maxRunBytes]
+	for turn := 1; len(batch) > 0; turn++ {
+		for i := range batch {
+			l.encap(batch[i])
+			batch[i].seg.Release()
+		}
+		clear(batch) // no segment outlives its release
+		batch = batch[:0]
+		if turn < maxTurn {
+			batch = l.queue.more(batch)
+		}
+	}
+	l.flush()
+	l.out.buf = nil
+	buf.Release()
 	l.queue.done()
-	if cap(items) > 1024 {
-		return nil // a burst's memory is given back
-	}
-	return items[:0]
+	return batch
 }
 
 // sendNow sends one small segment.
 func (l *Link) sendNow(o outbound) {
-	one := [1]outbound{o}
-	l.sendAll(one[:])
+	buf := packet.Get()
+	l.out.buf = buf.B[:maxRunBytes]
+	l.encap(o)
+	o.seg.Release()
+	l.flush()
+	l.out.buf = nil
+	buf.Release()
 	l.queue.done()
 }
 
-// sendAll sends items and releases each. The buffer is borrowed from the pool
-// only meanwhile.
-func (l *Link) sendAll(items []outbound) {
-	if len(items) == 0 {
-		return
-	}
-	buf := packet.Get()
-	defer buf.Release()
-	r := run{link: l, buf: buf.B[:maxRunBytes]}
-	for i := range items {
-		r.segment(items[i])
-		items[i].seg.Release()
-	}
-	r.flush()
+// Run is a run of records of Size bytes each, of which the last may be shorter,
+// and Len bytes in all. It is another name for an unnamed type, as Path is.
+type Run = struct{ Len, Size int }
+
+// burst is what is being built to be sent at once. It belongs to whoever sends.
+type burst struct {
+	buf     []byte // borrowed from the pool only meanwhile
+	n       int    // bytes of records in it
+	runs    [maxRuns]Run
+	nruns   int
+	open    bool // the last run takes more records
+	count   int  // records in the last run
+	records int  // in all
+	plain   int  // bytes of plaintext
 }
 
-// run is a batch of records being built: all of one size but the last.
-type run struct {
-	link  *Link
-	buf   []byte
-	n     int // bytes of finished records
-	size  int // size of the first record
-	count int
-	plain int // bytes of plaintext in it
+// joins reports whether a record of size bytes continues the last run.
+func (b *burst) joins(size int) bool {
+	return b.open && b.count < maxRun && size <= b.runs[b.nruns-1].Size && b.n+size <= len(b.buf)
 }
 
-// segment cuts o into records and appends them.
-func (r *run) segment(o outbound) {
-	l := r.link
+// add takes in the record of size bytes that was put at buf[n].
+func (b *burst) add(size, plain int, joins bool) {
+	if !joins {
+		b.runs[b.nruns] = Run{Size: size}
+		b.nruns++
+		b.count = 0
+	}
+	r := &b.runs[b.nruns-1]
+	r.Len += size
+	b.open = size == r.Size // a shorter record closes the run
+	b.n += size
+	b.count++
+	b.records++
+	b.plain += plain
+}
+
+// encap cuts o into records and adds them to what is to be sent.
+func (l *Link) encap(o outbound) {
+	b := &l.out
 	c := &l.node.counters
 	sum := !l.noSum.Load()
 	for left := o.seg.Len(); left > 0; left = o.seg.Len() {
@@ -246,10 +180,12 @@ func (r *run) segment(o outbound) {
 		}
 		n := min(left, room)
 		size := l.head + hlen + n + l.tail
-		if r.count > 0 && (size > r.size || r.count == maxRun || r.n+size > len(r.buf)) {
-			r.flush()
+		joins := b.joins(size)
+		// A large segment is not torn between this burst and the next.
+		if !joins && b.n > 0 && (b.nruns == maxRuns || b.n+size+(left-1)/n*size > len(b.buf)) {
+			l.flush()
 		}
-		rec := r.buf[r.n : r.n+size]
+		rec := b.buf[b.n : b.n+size]
 		copy(rec[l.head:], h[:hlen])
 		m := o.seg.Cut(rec[l.head+hlen:l.head+hlen+n], sum)
 		if m == 0 {
@@ -264,29 +200,22 @@ func (r *run) segment(o outbound) {
 		}
 		c.segmentsOut.Add(1)
 		c.bytesOut.Add(uint64(m))
-		r.plain += hlen + m
-		if r.count == 0 {
-			r.size = got
-		}
-		r.n += got
-		r.count++
-		if got < r.size { // a shorter record closes the run
-			r.flush()
-		}
+		b.add(got, hlen+m, joins)
 	}
 }
 
-func (r *run) flush() {
-	if r.count == 0 {
+// flush sends what there is.
+func (l *Link) flush() {
+	b := &l.out
+	if b.records == 0 {
 		return
 	}
-	l := r.link
-	if err := l.secure.Send(r.buf[:r.n], r.size); err != nil {
-		l.node.counters.drops[DropSend].Add(uint64(r.count))
+	if lost := l.secure.SendRuns(b.buf[:b.n], b.runs[:b.nruns]); lost > 0 {
+		l.node.counters.drops[DropSend].Add(uint64(lost))
 	}
 	l.lastTx.Store(l.node.now())
 	if inst := l.inst.Load(); inst != nil {
-		inst.bytesOut.Add(uint64(r.plain))
+		inst.bytesOut.Add(uint64(b.plain))
 	}
-	r.n, r.size, r.count, r.plain = 0, 0, 0, 0
+	b.n, b.nruns, b.open, b.records, b.plain = 0, 0, false, 0, 0
 }
