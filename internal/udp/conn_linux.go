@@ -30,9 +30,7 @@ type Conn struct {
 	w     writerPool
 	// sendSys is mmsg.Send; tests put a kernel that refuses here.
 	sendSys func(fd uintptr, hs []mmsg.Header) (int, unix.Errno)
-	// roomMu is held by the one writer that waits for room in the send buffer
-	// and owns the write deadline meanwhile.
-	roomMu sync.Mutex
+	room    room
 
 	gso atomic.Bool
 	// gsoStrikes counts runs refused with EINVAL since the last one taken.

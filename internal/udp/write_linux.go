@@ -67,6 +67,10 @@ type writer struct {
 	pos, end int // hdrs[pos:end] are to be sent
 	sent     int
 	errno    unix.Errno
+
+	// Of room: who waits behind this one, and the word that it is first.
+	next *writer
+	turn chan struct{}
 }
 
 // cursor is a place in a batch: byte off of message msg.
@@ -79,7 +83,7 @@ type part struct {
 }
 
 func newWriter(c *Conn) *writer {
-	w := &writer{c: c}
+	w := &writer{c: c, turn: make(chan struct{}, 1)}
 	w.send, w.sendRoom = w.trySend, w.trySendRoom
 	for i := range w.hdrs {
 		h := &w.hdrs[i].Hdr
@@ -110,7 +114,9 @@ func newWriter(c *Conn) *writer {
 // A loss that the kernel reports (ENOBUFS) is counted and is no error.
 //
 // Calls may run at the same time; each makes its own system calls, and only
-// those that find the send buffer full wait for each other.
+// those that find the send buffer full wait for each other, in the order of their
+// coming. Others queue behind them meanwhile, so that nobody takes the room that
+// the kernel would have told those of who wait.
 func (c *Conn) WriteBatch(ms []Message) (int, error) {
 	w := c.w.get()
 	n, err := w.write(ms)
@@ -245,7 +251,11 @@ func (w *writer) flush(n int) (at cursor, errno unix.Errno, err error) {
 	at = w.parts[0].at
 	w.pos, w.end = 0, n
 	for w.pos < w.end && errno == 0 && err == nil {
-		err = c.rc.Control(w.send)
+		if c.room.open() || w.passes() {
+			err = c.rc.Control(w.send)
+		} else {
+			w.sent, w.errno = 0, unix.EAGAIN
+		}
 		if err == nil && w.errno == unix.EAGAIN {
 			err = w.waitRoom()
 		}
@@ -307,6 +317,16 @@ func (w *writer) trySendRoom(fd uintptr) bool {
 	return w.errno != unix.EAGAIN
 }
 
+// passes reports whether what is to be sent may go past those that wait for
+// room: a small message or two do not take it.
+func (w *writer) passes() bool {
+	n := uint64(0)
+	for i := w.pos; i < w.end; i++ {
+		n += w.iovs[i].Len
+	}
+	return n <= smallWrite && w.c.room.pass(int64(n))
+}
+
 // waitRoom sends once there is room in the send buffer. If there is none in
 // time it leaves EAGAIN in w.errno. It fails only when the Conn is closed.
 func (w *writer) waitRoom() error {
@@ -314,17 +334,36 @@ func (w *writer) waitRoom() error {
 	c.stats.sendWaits.Add(1)
 	// Counted from here, so that a queue of waiters does not add up their times.
 	deadline := time.Now().Add(c.wait)
-	c.roomMu.Lock()
-	defer c.roomMu.Unlock()
-	if err := c.udp.SetWriteDeadline(deadline); err != nil {
-		return err
+	if !c.room.enter(w) {
+		<-w.turn
 	}
-	err := c.rc.Write(w.sendRoom)
-	if errors.Is(err, os.ErrDeadlineExceeded) {
-		w.sent, w.errno = 0, unix.EAGAIN
-		return nil
+	defer c.room.leave()
+	return w.atRoom(deadline)
+}
+
+// atRoom is waitRoom for the first of those who wait, who owns the write deadline.
+// The poller tells of room only when half of the buffer is free, and that would
+// be taken by whoever is fast; by looking more often, what becomes free goes to
+// those who wait, one write each.
+func (w *writer) atRoom(deadline time.Time) error {
+	for c := w.c; ; {
+		next := time.Now().Add(roomPoll)
+		last := !next.Before(deadline)
+		if last {
+			next = deadline
+		}
+		if err := c.udp.SetWriteDeadline(next); err != nil {
+			return err
+		}
+		err := c.rc.Write(w.sendRoom)
+		if !errors.Is(err, os.ErrDeadlineExceeded) {
+			return err
+		}
+		if last {
+			w.sent, w.errno = 0, unix.EAGAIN
+			return nil
+		}
 	}
-	return err
 }
 
 // refusesRun reports whether errno may mean that the kernel or the device does

@@ -4,6 +4,8 @@ import (
 	"errors"
 	"net"
 	"net/netip"
+	"runtime"
+	"slices"
 	"sync"
 	"sync/atomic"
 	"syscall"
@@ -253,6 +255,94 @@ func TestFullSendBufferIsWaitedFor(t *testing.T) {
 			t.Fatal("first writer was not woken")
 		case <-time.After(time.Millisecond):
 		}
+	}
+}
+
+// Who finds others waiting for room queues behind them, though there may be some
+// by now; but a small message goes past.
+func TestRoomIsGivenInOrder(t *testing.T) {
+	s := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0"), WriteWait: time.Minute})
+	r := listen(t, Config{Bind: netip.MustParseAddrPort("127.0.0.1:0")})
+	var full atomic.Bool
+	var mu sync.Mutex
+	var order []int
+	tried := make(chan struct{}, 2)
+	s.sendSys = func(fd uintptr, hs []mmsg.Header) (int, unix.Errno) {
+		if full.Load() && hs[0].Hdr.Iov.Len > smallWrite { // little room, in truth
+			select {
+			case tried <- struct{}{}:
+			default:
+			}
+			return 0, unix.EAGAIN
+		}
+		mu.Lock()
+		order = append(order, int(hs[0].Hdr.Iov.Len))
+		mu.Unlock()
+		return mmsg.Send(fd, hs)
+	}
+	var wg sync.WaitGroup
+	write := func(n int) {
+		if k, err := s.WriteBatch([]Message{{Buf: make([]byte, n), N: n, Addr: r.LocalAddr()}}); k != 1 || err != nil {
+			t.Errorf("%d bytes: %d, %v", n, k, err)
+		}
+	}
+	queue := func(n int) {
+		before := s.Stats().SendWaits
+		wg.Go(func() { write(n) })
+		for s.Stats().SendWaits == before {
+			runtime.Gosched()
+		}
+	}
+	want := []int{100} // the one that passes
+	full.Store(true)
+	queue(10_000)
+	<-tried
+	<-tried // it waits, and looks again
+	want = append(want, 10_000)
+	for i := range 8 {
+		n := 20_000 - 1000*i
+		queue(n)
+		for { // it has its place
+			s.room.mu.Lock()
+			last := s.room.last
+			s.room.mu.Unlock()
+			if int(last.iovs[0].Len) == n {
+				break
+			}
+			runtime.Gosched()
+		}
+		want = append(want, n)
+	}
+	write(100)
+	full.Store(false)
+	wg.Wait()
+	if !slices.Equal(order, want) {
+		t.Errorf("sent in the order %v, want %v", order, want)
+	}
+	if !s.room.open() || s.room.first != nil {
+		t.Error("somebody waits still")
+	}
+}
+
+// What may go past those that wait is bounded, until one of them has gone on.
+func TestLittleGoesPastThoseWhoWait(t *testing.T) {
+	var r room
+	a, b := newWriter(nil), newWriter(nil)
+	if !r.enter(a) || r.enter(b) || r.open() {
+		t.Fatal("the first is not first")
+	}
+	for range 2 {
+		n := 0
+		for r.pass(1000) {
+			n++
+		}
+		if n != maxPassed/1000 {
+			t.Fatalf("%d bytes went past", n*1000)
+		}
+		r.leave()
+	}
+	if len(a.turn) != 0 || len(b.turn) != 1 || !r.open() {
+		t.Fatal("the next got no word, or the first did")
 	}
 }
 
