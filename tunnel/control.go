@@ -38,6 +38,7 @@ const (
 	ctlRefused     controlType = 5
 	ctlDrain       controlType = 6
 	ctlPathReply   controlType = 7
+	ctlUnknown     controlType = 8
 	ctlCallRefused controlType = 9
 )
 
@@ -51,7 +52,7 @@ type control struct {
 	typ     controlType
 	hello   hello
 	token   uint64 // echo, path probe
-	session uint64 // refused: the initiator's session id
+	session uint64 // refused: the initiator's session id; unknown: what stood there as destination
 	reason  refusal
 	seconds uint16 // drain
 }
@@ -70,6 +71,7 @@ const (
 	echoLen    = 8
 	refusedLen = 12
 	drainLen   = 2
+	unknownLen = 8
 
 	helloFlagReply = 0x01
 
@@ -99,6 +101,8 @@ func (c *control) append(b []byte) []byte {
 		b = append(b, byte(c.reason), 0, 0, 0)
 	case ctlDrain:
 		b = binary.BigEndian.AppendUint16(b, c.seconds)
+	case ctlUnknown:
+		b = binary.BigEndian.AppendUint64(b, c.session)
 	}
 	binary.BigEndian.PutUint16(b[start-2:], uint16(len(b)-start))
 	return b
@@ -129,6 +133,8 @@ func (c *control) decode(b []byte) error {
 		need = refusedLen
 	case ctlDrain:
 		need = drainLen
+	case ctlUnknown:
+		need = unknownLen
 	default:
 		return errControlUnknown
 	}
@@ -149,6 +155,8 @@ func (c *control) decode(b []byte) error {
 		c.session, c.reason = binary.BigEndian.Uint64(b), refusal(b[8])
 	case ctlDrain:
 		c.seconds = binary.BigEndian.Uint16(b)
+	case ctlUnknown:
+		c.session = binary.BigEndian.Uint64(b)
 	}
 	return nil
 }

@@ -94,6 +94,8 @@ type instance struct {
 	sessions atomic.Int32
 	// bytesIn and bytesOut count plaintext over all associations.
 	bytesIn, bytesOut atomic.Uint64
+	// unknown bounds what it is told of sessions that are unknown here.
+	unknown toldUnknown
 
 	// Guarded by Node.mu.
 	peer     *Peer     // when this side dialled it last, else nil

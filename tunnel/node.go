@@ -68,6 +68,9 @@ var (
 	// errPeerRestarted ends the flows of a peer that came back as another
 	// instance: what it knew of them is gone.
 	errPeerRestarted = fmt.Errorf("peer restarted: %w", syscall.ECONNRESET)
+
+	// errUnknown ends a flow whose session the peer does not know any more.
+	errUnknown = fmt.Errorf("peer does not know the session: %w", syscall.ECONNRESET)
 )
 
 // ErrNoPeer says that no peer of that name is connected. It unwraps to
@@ -191,6 +194,7 @@ type Node struct {
 	draining  bool
 	sessions  map[uint64]*session
 	bySource  map[sourceKey]*session // sessions that peers opened
+	byRemote  map[sourceKey]*session // sessions that this side opened, once the peer's id is known
 	live      int                    // sessions that have not ended
 	tombs     fifo                   // sessions that have, by the time of their end
 	instances map[instanceKey]*instance
@@ -208,7 +212,7 @@ func New(cfg Config) *Node {
 	cfg.defaults()
 	return &Node{
 		cfg: cfg, log: cfg.Logger, start: time.Now(), echoMask: randomUint64(),
-		sessions: map[uint64]*session{}, bySource: map[sourceKey]*session{},
+		sessions: map[uint64]*session{}, bySource: map[sourceKey]*session{}, byRemote: map[sourceKey]*session{},
 		instances: map[instanceKey]*instance{}, refs: map[PeerRef]*instance{}, accounts: map[string]*account{}, links: map[*Link]struct{}{},
 		changed: make(chan struct{}),
 	}

@@ -80,7 +80,7 @@ func (r *Receiver) segment(l *Link, seg []byte, now int64) {
 	flags := seg[13]
 	var s *session
 	if r.hdr.Has&gue.FieldDestination != 0 {
-		s = r.lookup(inst, flags)
+		s = r.lookup(l, inst, flags)
 	} else {
 		s = r.syn(l, inst, seg)
 	}
@@ -96,13 +96,14 @@ func (r *Receiver) segment(l *Link, seg []byte, now int64) {
 // lookup finds the session of a segment that carries a destination id, and
 // nothing unless the association's proven identity and instance are those
 // whose session it is.
-func (r *Receiver) lookup(inst *instance, flags uint8) *session {
+func (r *Receiver) lookup(l *Link, inst *instance, flags uint8) *session {
 	c := &r.node.counters
 	id := r.hdr.Destination
 	s := r.last
 	if s == nil || s.id != id {
 		if s = r.node.session(id); s == nil {
 			c.drops.count(DropUnknownSession)
+			l.tellUnknown(inst, id, flags)
 			return nil
 		}
 		r.last = s
@@ -126,8 +127,8 @@ func (r *Receiver) lookup(inst *instance, flags uint8) *session {
 			c.drops.count(DropBadIDs)
 			return nil
 		}
-		if remote == 0 && !s.remote.CompareAndSwap(0, r.hdr.Source) {
-			remote = s.remote.Load() // another receive goroutine was first
+		if remote == 0 && !r.node.answer(s, r.hdr.Source) {
+			remote = s.remote.Load()
 		}
 		if remote != 0 && remote != r.hdr.Source {
 			c.drops.count(DropBadIDs)
@@ -254,6 +255,8 @@ func (r *Receiver) control(l *Link, b []byte) {
 		l.answerProbe(c.token)
 	case ctlPathReply:
 		l.gotPathReply(c.token)
+	case ctlUnknown:
+		n.isUnknown(inst, c.session)
 	case ctlRefused:
 		n.wasRefused(inst, c.session, c.reason)
 	case ctlCallRefused:

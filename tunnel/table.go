@@ -204,6 +204,20 @@ func (n *Node) close(id uint64, to sessionState, r refusal) *session {
 	return s
 }
 
+// answer notes the peer's id for a session that this side opened, and reports
+// whether it is the first.
+func (n *Node) answer(s *session, remote uint64) bool {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	if !s.remote.CompareAndSwap(0, remote) {
+		return false // another receive goroutine was first
+	}
+	if n.sessions[s.id] == s {
+		n.byRemote[sourceKey{s.inst, remote}] = s
+	}
+	return true
+}
+
 // uncount takes a session that ends out of the limits. Node.mu is held.
 func (n *Node) uncount(s *session) {
 	n.live--
@@ -224,8 +238,10 @@ func (n *Node) forget(s *session) {
 		return
 	}
 	delete(n.sessions, s.id)
-	if !s.initiator {
-		delete(n.bySource, sourceKey{s.inst, s.remote.Load()})
+	if key := (sourceKey{s.inst, s.remote.Load()}); !s.initiator {
+		delete(n.bySource, key)
+	} else if n.byRemote[key] == s {
+		delete(n.byRemote, key)
 	}
 	s.inst.sessions.Add(-1)
 	if s.alive() {

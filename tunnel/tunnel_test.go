@@ -633,6 +633,7 @@ func TestControlRoundTrip(t *testing.T) {
 		{typ: ctlPathProbe, token: 1 << 62},
 		{typ: ctlPathReply, token: 3},
 		{typ: ctlDrain, seconds: 300},
+		{typ: ctlUnknown, session: 1<<63 | 9},
 	} {
 		b := c.append(nil)
 		if len(b) > controlMax {
