@@ -42,9 +42,11 @@ type Association struct {
 	lastFlightAt time.Time
 	lastWarning  time.Time
 
-	// key is the route that leads here and grace ends a replaced association;
-	// both belong to w.mu.
-	key   tuple
+	// home is the route that leads here, or led before another took it. routeMu is
+	// taken before the mu of its worker.
+	routeMu sync.Mutex
+	home    path
+	// grace ends a replaced association; it belongs to w.mu.
 	grace *time.Timer
 
 	// published copies of in, for Info.

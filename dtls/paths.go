@@ -227,33 +227,46 @@ func (a *Association) Validate(p Path) bool {
 	if a.closed.Load() {
 		return false
 	}
-	if moved, there := a.move(p); !moved {
-		return there
+	to, there := a.move(p)
+	if to != nil {
+		a.reroute(to)
 	}
-	// The old address may become another peer's.
-	a.w.mu.Lock()
-	defer a.w.mu.Unlock()
-	a.w.unroute(a)
-	return true
+	return there
 }
 
-func (a *Association) move(p Path) (moved, there bool) {
+// reroute gives a the route of its new path in the place of the one before, whose
+// address may become another peer's: so a handshake from there is known for one of
+// the peer that starts anew.
+func (a *Association) reroute(to *path) {
+	a.routeMu.Lock()
+	defer a.routeMu.Unlock()
+	a.home.w.unroute(a, a.home.tuple)
+	if a.closed.Load() {
+		return // forgotten already, or soon
+	}
+	to.w.adopt(a, to.tuple)
+	a.home = *to
+}
+
+// move makes the candidate with the addresses of p the association's path, and
+// reports whether that is so; to is the path if it was not before.
+func (a *Association) move(p Path) (to *path, there bool) {
 	ps := &a.paths
 	ps.mu.Lock()
 	defer ps.mu.Unlock()
 	if ps.current.Load().public() == p {
-		return false, true
+		return nil, true
 	}
 	c := ps.find(p, time.Now())
 	if c == nil || !c.answered {
-		return false, false
+		return nil, false
 	}
-	to := c.path
-	ps.current.Store(&to)
+	to = &c.path
+	ps.current.Store(to)
 	ps.candidates = [maxCandidates]*candidate{}
 	ps.moves.Add(1)
 	a.w.e.count.migrated.Add(1)
-	return true, true
+	return to, true
 }
 
 // write sends b by the association's path.

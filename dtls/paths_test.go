@@ -156,6 +156,60 @@ func TestMovedClient(t *testing.T) {
 	w.net.setFilter(nil)
 }
 
+// TestMovedClientStartsAnew: a handshake from the address that an association has
+// moved to is known for one of its peer, one from its old address is not.
+func TestMovedClientStartsAnew(t *testing.T) {
+	w := newWorld(t, func(w *world) {
+		w.serverConfig.ReplaceGrace = 50 * time.Millisecond
+		_, w.serverConfig.PathCandidate = attach(t, w.serverEvents)
+		_, w.clientConfig.PathCandidate = attach(t, w.clientEvents)
+	})
+	c, s := w.pair()
+	home := s.Path()
+	w.net.rebind(home.Remote, movedAddr, w.serverSock)
+	w.exchangeData(c, s)
+	w.net.setFilter(nil)
+	other, err := w.connect(home.Remote.String())
+	check(t, err)
+	time.Sleep(4 * w.serverConfig.ReplaceGrace)
+	if err := w.serverEvents.reason(s); err != nil {
+		t.Fatalf("ended by a handshake from its old address: %v", err)
+	}
+	again, err := w.connect(movedAddr.String())
+	check(t, err)
+	eventually(t, "the end of the first", func() bool { return errors.Is(w.serverEvents.reason(s), ErrReplaced) })
+	check(t, sendRecord(again, []byte("x")))
+	check(t, sendRecord(other, []byte("x")))
+	s.w.mu.RLock()
+	n := len(s.w.routes)
+	s.w.mu.RUnlock()
+	if n != 2 {
+		t.Errorf("%d routes for two associations", n)
+	}
+}
+
+// TestMoveTakesNoOnlyWay: an association without a Connection ID keeps its address.
+func TestMoveTakesNoOnlyWay(t *testing.T) {
+	d := newBed(t, ECDHEECDSAWithAES128GCM, true)
+	at := tuple{remote: movedAddr}
+	plain := &Association{w: d.w}
+	d.w.at(at).owner = plain
+	d.w.adopt(d.a, at)
+	if d.w.routes[at].owner != plain {
+		t.Error("taken")
+	}
+	plain.localCID = 1
+	d.w.adopt(d.a, at)
+	if d.w.routes[at].owner != d.a {
+		t.Error("not taken although the other can be reached by its Connection ID")
+	}
+	d.w.unroute(plain, at)
+	d.w.unroute(d.a, at)
+	if d.w.routes[at] != nil {
+		t.Error("route left")
+	}
+}
+
 // TestMovedServer is the same for a dialled association.
 func TestMovedServer(t *testing.T) {
 	w := newWorld(t, func(w *world) {
@@ -500,8 +554,8 @@ func TestCandidates(t *testing.T) {
 			t.Error("not where it is")
 		}
 		check(t, b.a.SendVia(make([]byte, 1e6), 1000, path(addr(20)))) // the path of the association
-		if len(b.w.routes) != 0 {
-			t.Error("the old address still leads to the association")
+		if r := b.w.routes[tuple{remote: addr(20)}]; len(b.w.routes) != 1 || r == nil || r.owner != b.a {
+			t.Error("the old address still leads to the association, or the new one does not")
 		}
 		for _, c := range b.a.paths.candidates {
 			if c != nil {

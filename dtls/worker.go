@@ -30,7 +30,7 @@ const maxPending = 4
 // worker serves one socket: one goroutine receives, and the routes of the
 // socket's peers are here.
 //
-// Locks are taken in the order Association.mu, worker.mu, then one of
+// Locks are taken in the order Association.mu, Association.routeMu, worker.mu, then one of
 // cidTable.mu, caps.mu, identities.mu, handshake.mu, paths.mu and Association.errMu.
 type worker struct {
 	e      *Endpoint
@@ -158,6 +158,9 @@ func (w *worker) establish(a *Association, h *handshake) bool {
 
 	w.e.events.Established(a)
 
+	a.routeMu.Lock()
+	a.home = path{h.from, w}
+	a.routeMu.Unlock()
 	// Should a have ended meanwhile, it is forgotten after us: that waits for
 	// a.mu.
 	w.mu.Lock()
@@ -168,7 +171,6 @@ func (w *worker) establish(a *Association, h *handshake) bool {
 	r := w.at(h.from)
 	old := r.owner
 	r.owner = a
-	a.key = h.from
 	if a.localCID != 0 {
 		w.e.cids.establish(a.localCID, a)
 	}
@@ -190,10 +192,12 @@ func (w *worker) establish(a *Association, h *handshake) bool {
 
 // forget removes an association that has ended. The caller holds a.mu.
 func (w *worker) forget(a *Association) {
+	a.routeMu.Lock()
+	a.home.w.unroute(a, a.home.tuple)
+	a.routeMu.Unlock()
 	w.mu.Lock()
 	defer w.mu.Unlock()
 	delete(w.assocs, a)
-	w.unroute(a)
 	if a.grace != nil {
 		a.grace.Stop()
 	}
@@ -201,10 +205,22 @@ func (w *worker) forget(a *Association) {
 	w.e.idents.remove(a)
 }
 
-// unroute takes a's tuple away. The caller holds mu.
-func (w *worker) unroute(a *Association) {
-	if r := w.routes[a.key]; r != nil && r.owner == a {
+// unroute takes a tuple away from a, if it is a's.
+func (w *worker) unroute(a *Association, t tuple) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.routes[t]; r != nil && r.owner == a {
 		r.owner = nil
-		w.tidy(a.key)
+		w.tidy(t)
+	}
+}
+
+// adopt gives a the tuple that it has moved to, unless the tuple is the only way
+// to another association.
+func (w *worker) adopt(a *Association, t tuple) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	if r := w.at(t); r.owner == nil || r.owner.localCID != 0 {
+		r.owner = a
 	}
 }
