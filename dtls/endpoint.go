@@ -37,7 +37,7 @@ type Endpoint struct {
 	mu      sync.Mutex
 	closed  bool
 	workers map[*worker]struct{}
-	ids     [maxServed]bool // of the sockets being served
+	ids     [maxServed]bool // in use by sockets without a number
 	// wg counts calls of Serve and dialled sockets.
 	wg sync.WaitGroup
 }
@@ -110,14 +110,17 @@ func (e *Endpoint) enter(sock Socket, dialed bool) (*worker, error) {
 	if e.closed {
 		return nil, net.ErrClosed
 	}
-	id := dialedWorker
-	if !dialed {
+	id, own := dialedWorker, false
+	if n, ok := sock.(numbered); !dialed && ok && n.Number() >= 0 && n.Number() < maxServed {
+		id = n.Number() // as another may be in another group
+	} else if !dialed {
 		if id = slices.Index(e.ids[:], false); id < 0 {
 			return nil, fmt.Errorf("more than %d sockets", maxServed)
 		}
-		e.ids[id] = true
+		e.ids[id], own = true, true
 	}
 	w := newWorker(e, sock, uint8(id), dialed)
+	w.ownID = own
 	e.workers[w] = struct{}{}
 	e.wg.Add(1)
 	return w, nil
@@ -127,7 +130,7 @@ func (e *Endpoint) leave(w *worker) {
 	w.cancel(errStopped)
 	e.mu.Lock()
 	delete(e.workers, w)
-	if !w.dialed {
+	if w.ownID {
 		e.ids[w.id] = false
 	}
 	e.mu.Unlock()
@@ -137,7 +140,9 @@ func (e *Endpoint) leave(w *worker) {
 // Serve accepts associations on sock until ctx ends, the Endpoint is closed or
 // the socket fails, and only in the last case returns an error. It takes sock:
 // when it returns, the associations that were made on it have ended with a
-// close_notify and sock is closed. Several sockets may be served at once.
+// close_notify and sock is closed. Several sockets may be served at once. One
+// that has a method Number gives out Connection IDs that begin with its result,
+// if that is 0 to 254: see Steering.
 func (e *Endpoint) Serve(ctx context.Context, sock Socket) error {
 	if !e.cfg.hasCertificate() && e.cfg.LookupPSK == nil {
 		_ = sock.Close() // taken, and of no use

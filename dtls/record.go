@@ -15,6 +15,7 @@ const (
 const (
 	headerLen    = 13 // without a Connection ID (RFC 6347 section 4.1)
 	epochOffset  = 3  // of the epoch, which the 48-bit number follows
+	cidOffset    = 11 // of the Connection ID, when there is one (RFC 9146 section 4)
 	explicitLen  = 8  // nonce carried in a GCM record (RFC 5288 section 3)
 	tagLen       = 16 // of both ciphers
 	maxPlaintext = 1 << 14

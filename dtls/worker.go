@@ -36,7 +36,8 @@ type worker struct {
 	e      *Endpoint
 	sock   Socket
 	addr   netip.AddrPort // of sock
-	id     uint8
+	id     uint8          // which the Connection IDs begin with
+	ownID  bool           // that is taken from Endpoint.ids
 	dialed bool
 	ctx    context.Context
 	cancel context.CancelCauseFunc

@@ -113,7 +113,7 @@ func (a *association) dial(ctx context.Context, _ *tunnel.Peer, endpoint string)
 		bind = netip.AddrPortFrom(netip.IPv6Unspecified(), 0)
 	}
 	g := a.gw
-	sock, err := g.listenUDP(bind, false)
+	sock, err := g.listenUDP(bind)
 	if err != nil {
 		return nil, err
 	}
@@ -136,22 +136,41 @@ func (a *association) dial(ctx context.Context, _ *tunnel.Peer, endpoint string)
 func (g *Gateway) openListeners() ([]dtls.Socket, error) {
 	var socks []dtls.Socket
 	for _, bind := range g.cfg.Listen {
-		n := runtime.GOMAXPROCS(0)
-		if g.opt.Listen != nil {
-			n = 1
-		} else if err := free(bind); err != nil {
+		group, err := g.listenGroup(bind)
+		if err != nil {
 			closeAllSockets(socks)
 			return nil, fmt.Errorf("listen: %w", err)
 		}
-		for range n {
-			s, err := g.listenUDP(bind, n > 1)
-			if err != nil {
-				closeAllSockets(socks)
-				return nil, fmt.Errorf("listen: %w", err)
-			}
-			g.noteSocket("listen", s)
-			socks = append(socks, s)
+		socks = append(socks, group...)
+	}
+	for _, s := range socks {
+		g.noteSocket("listen", s)
+	}
+	return socks, nil
+}
+
+// listenGroup opens the sockets of one address. A peer that has moved reaches the
+// one that it was served by, if the kernel can steer.
+func (g *Gateway) listenGroup(bind netip.AddrPort) ([]dtls.Socket, error) {
+	if g.opt.Listen != nil {
+		s, err := g.opt.Listen(bind)
+		if err != nil {
+			return nil, err
 		}
+		return []dtls.Socket{s}, nil
+	}
+	if err := free(bind); err != nil {
+		return nil, err
+	}
+	cfg := g.socketConfig(bind)
+	cfg.Steer = dtls.Steering()
+	conns, err := udp.ListenGroup(cfg, runtime.GOMAXPROCS(0))
+	if err != nil {
+		return nil, err
+	}
+	socks := make([]dtls.Socket, 0, len(conns))
+	for _, c := range conns {
+		socks = append(socks, c)
 	}
 	return socks, nil
 }

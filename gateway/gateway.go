@@ -298,13 +298,16 @@ func (g *Gateway) listenAdmin() (unix, tcp net.Listener, err error) {
 	return unix, tcp, nil
 }
 
-func (g *Gateway) listenUDP(bind netip.AddrPort, reuse bool) (dtls.Socket, error) {
+func (g *Gateway) listenUDP(bind netip.AddrPort) (dtls.Socket, error) {
 	if g.opt.Listen != nil {
 		return g.opt.Listen(bind)
 	}
+	return udp.Listen(g.socketConfig(bind))
+}
+
+func (g *Gateway) socketConfig(bind netip.AddrPort) udp.Config {
 	off := g.cfg.Associations.Offload == config.OffloadOff
-	return udp.Listen(udp.Config{
-		Bind: bind, ReusePort: reuse, Mark: g.mark(), RecvBuffer: socketBuffer, SendBuffer: socketBuffer,
-		NoGSO: off, NoGRO: off,
-	})
+	return udp.Config{
+		Bind: bind, Mark: g.mark(), RecvBuffer: socketBuffer, SendBuffer: socketBuffer, NoGSO: off, NoGRO: off,
+	}
 }

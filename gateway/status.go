@@ -105,8 +105,8 @@ func (g *Gateway) socketStatus() []admin.Socket {
 		s := admin.Socket{Address: e.sock.LocalAddr().String(), Role: e.role}
 		if c, ok := e.sock.(capabilities); ok {
 			k := c.Capabilities()
-			s.GSO, s.GRO, s.RecvBuffer, s.SendBuffer = k.GSO, k.GRO, k.RecvBuffer, k.SendBuffer
-			s.Fallback = strings.Join(slices.DeleteFunc([]string{k.GSOReason, k.GROReason, k.BufferReason},
+			s.GSO, s.GRO, s.Steering, s.RecvBuffer, s.SendBuffer = k.GSO, k.GRO, k.Steering, k.RecvBuffer, k.SendBuffer
+			s.Fallback = strings.Join(slices.DeleteFunc([]string{k.GSOReason, k.GROReason, k.SteeringReason, k.BufferReason},
 				func(r string) bool { return r == "" }), "; ")
 		}
 		socks = append(socks, s)

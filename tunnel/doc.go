@@ -18,10 +18,10 @@
 // # Concurrency and locks
 //
 // All methods of Node, Peer and Link are safe for concurrent use. A Receiver
-// belongs to one goroutine. There are three locks: Node.mu guards the tables,
+// belongs to one goroutine. There are these locks: Node.mu guards the tables,
 // queue.mu the transmit queue of a link, Link.pathMu its candidates for a new
-// path; none is held while another is taken, nor while a method of Stack or Secure
-// is called.
+// path, toldUnknown.mu what an instance was told; none is held while another is
+// taken, nor while a method of Stack or Secure is called.
 //
 // # Buffers
 //

@@ -23,7 +23,7 @@ func full() Status {
 			Name: "tou0", Backend: "water", MTU: 1500, Queues: 1, Fallback: "netlink: no such device", Routes: []string{"198.51.100.0/24", "::/0"},
 		},
 		Sockets: []Socket{
-			{Address: "0.0.0.0:443", Role: "listen", GSO: true, GRO: true, RecvBuffer: 32 << 20, SendBuffer: 32 << 20},
+			{Address: "0.0.0.0:443", Role: "listen", GSO: true, GRO: true, Steering: true, RecvBuffer: 32 << 20, SendBuffer: 32 << 20},
 			{Address: "0.0.0.0:40001", Role: "edge", RecvBuffer: 212992, SendBuffer: 212992, Fallback: "GSO: refused by the kernel"},
 		},
 		Peers: []Peer{

@@ -44,6 +44,7 @@ type Socket struct {
 	Role       string `json:"role"` // "listen", or the name of the dialled peer
 	GSO        bool   `json:"gso"`
 	GRO        bool   `json:"gro"`
+	Steering   bool   `json:"steering"` // one of several, and peers that move stay with theirs by Connection ID
 	RecvBuffer int    `json:"recv_buffer_bytes"`
 	SendBuffer int    `json:"send_buffer_bytes"`
 	Fallback   string `json:"fallback,omitempty"`

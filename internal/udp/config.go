@@ -5,6 +5,8 @@ import (
 	"net"
 	"net/netip"
 	"time"
+
+	"golang.org/x/net/bpf"
 )
 
 const (
@@ -37,6 +39,11 @@ type Config struct {
 	// ReusePort lets several sockets share Bind (SO_REUSEPORT); the kernel
 	// spreads the remote addresses over them.
 	ReusePort bool
+	// Steer is a program that ListenGroup has the kernel run for each datagram,
+	// over its payload: it gives the number of the socket that gets it, in the
+	// order of ListenGroup. Where there is no such socket, the kernel chooses by
+	// the addresses.
+	Steer []bpf.Instruction
 	// Mark is the firewall mark of everything sent (SO_MARK; needs
 	// CAP_NET_ADMIN). Zero sets none.
 	Mark uint32
@@ -64,6 +71,10 @@ type Capabilities struct {
 	GSO bool
 	// GRO: the kernel may hand over runs (UDP_GRO).
 	GRO bool
+	// Steering: the kernel chooses the socket of a group by Config.Steer.
+	Steering bool
+	// SteeringReason says why it does not although it should; empty otherwise.
+	SteeringReason string
 	// GSOReason and GROReason say why the offload is not in use; empty when it
 	// is.
 	GSOReason, GROReason string
@@ -77,8 +88,9 @@ type Capabilities struct {
 // ListenGroup opens n sockets on one address that share its load by
 // SO_REUSEPORT; with port zero in cfg.Bind the first one picks it. The kernel
 // chooses the socket by a hash of both addresses, so that one remote address
-// stays with one socket as long as the group does not change. All or none of
-// the sockets are open when it returns.
+// stays with one socket as long as the group does not change, or by cfg.Steer if
+// it can; Capabilities says which. The numbers of the others change when one is
+// closed. All or none of the sockets are open when it returns.
 func ListenGroup(cfg Config, n int) ([]*Conn, error) {
 	if n < 1 {
 		return nil, fmt.Errorf("udp: group of %d sockets", n)
@@ -93,8 +105,15 @@ func ListenGroup(cfg Config, n int) ([]*Conn, error) {
 			}
 			return nil, err
 		}
+		c.number = len(conns)
 		conns = append(conns, c)
 		cfg.Bind = c.LocalAddr()
+	}
+	if len(cfg.Steer) > 0 && n > 1 {
+		err := conns[0].steer(cfg.Steer) // the program is the group's
+		for _, c := range conns {
+			c.steered(err)
+		}
 	}
 	return conns, nil
 }
@@ -117,4 +136,16 @@ func (c *Config) address() string {
 		return netip.AddrPortFrom(addr.Unmap(), c.Bind.Port()).String()
 	}
 	return fmt.Sprintf(":%d", c.Bind.Port())
+}
+
+// Number is the place of the socket in the group that ListenGroup opened, from 0
+// on; 0 for a socket alone.
+func (c *Conn) Number() int { return c.number }
+
+// setSteering notes the result of attaching the program.
+func (c *Capabilities) setSteering(err error) {
+	c.Steering = err == nil
+	if err != nil {
+		c.SteeringReason = fmt.Sprintf("datagrams are not steered among sockets: %v", err)
+	}
 }

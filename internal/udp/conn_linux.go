@@ -24,6 +24,8 @@ type Conn struct {
 	v6   bool // the socket's family is AF_INET6
 	addr netip.AddrPort
 	wait time.Duration
+	// number is the place in the group, from 0 on.
+	number int
 
 	zones mmsg.Zones
 	r     reader
@@ -92,6 +94,12 @@ func (c *Conn) Capabilities() Capabilities {
 	c.capsMu.Lock()
 	defer c.capsMu.Unlock()
 	return c.caps
+}
+
+func (c *Conn) steered(err error) {
+	c.capsMu.Lock()
+	defer c.capsMu.Unlock()
+	c.caps.setSteering(err)
 }
 
 // gsoOff remembers that the kernel does not take runs, and why.

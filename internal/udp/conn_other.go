@@ -13,6 +13,8 @@ import (
 	"sync"
 	"syscall"
 	"time"
+
+	"golang.org/x/net/bpf"
 )
 
 // Conn is an unconnected UDP socket. ReadBatch is for one goroutine at a time;
@@ -23,6 +25,8 @@ type Conn struct {
 	addr netip.AddrPort
 	caps Capabilities
 	wait time.Duration
+	// number is the place in the group, from 0 on.
+	number int
 
 	stats     counters
 	closeOnce sync.Once
@@ -81,6 +85,10 @@ func (c *Conn) Close() error {
 
 // Capabilities returns what the socket uses.
 func (c *Conn) Capabilities() Capabilities { return c.caps }
+
+func (c *Conn) steer([]bpf.Instruction) error { return errors.ErrUnsupported }
+
+func (c *Conn) steered(err error) { c.caps.setSteering(err) }
 
 // Stats returns the counters.
 func (c *Conn) Stats() Stats { return c.stats.snapshot() }
