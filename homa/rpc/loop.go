@@ -3,6 +3,7 @@ package rpc
 import (
 	"errors"
 	"net"
+	"sync"
 	"time"
 
 	"github.com/tougw/tougw/homa"
@@ -25,19 +26,29 @@ type batch struct {
 	n       int
 }
 
-// takeBatch and giveBatch need mu.
-func (n *Node) takeBatch() *batch {
-	if k := len(n.spare); k > 0 {
-		b := n.spare[k-1]
-		n.spare = n.spare[:k-1]
+// spares keeps batches for reuse. It has its own lock, so that who has sent a batch
+// need not wait for the engine.
+type spares struct {
+	mu      sync.Mutex
+	batches []*batch
+}
+
+func (s *spares) take() *batch {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if k := len(s.batches); k > 0 {
+		b := s.batches[k-1]
+		s.batches = s.batches[:k-1]
 		return b
 	}
 	return new(batch)
 }
 
-func (n *Node) giveBatch(b *batch) {
-	if len(n.spare) < maxSpare {
-		n.spare = append(n.spare, b)
+func (s *spares) give(b *batch) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if len(s.batches) < maxSpare {
+		s.batches = append(s.batches, b)
 	}
 }
 
@@ -57,7 +68,7 @@ func (n *Node) settle(now homa.Instant) *batch {
 
 // fill takes packets that may be sent now; nil if there are none. It needs mu.
 func (n *Node) fill(now homa.Instant) *batch {
-	b := n.takeBatch()
+	b := n.spare.take()
 	for b.n = 0; b.n < len(b.packets); b.n++ {
 		buffer := b.buffers[b.n]
 		if buffer == nil {
@@ -77,7 +88,7 @@ func (n *Node) fill(now homa.Instant) *batch {
 		}
 	}
 	if b.n == 0 {
-		n.giveBatch(b)
+		n.spare.give(b)
 		return nil
 	}
 	return b
@@ -93,21 +104,27 @@ func (n *Node) dispatch(b *batch) {
 	if err != nil && !errors.Is(err, net.ErrClosed) {
 		n.fail(err)
 	}
+	for i := range packets {
+		if packets[i].Trouble != carrier.None {
+			n.troubles(packets[i:])
+			break
+		}
+	}
+	n.spare.give(b)
+}
+
+// troubles tells the engine what became of packets.
+func (n *Node) troubles(packets []carrier.Packet) {
 	n.mu.Lock()
+	defer n.mu.Unlock()
 	now := n.now()
-	troubles := false
 	for i := range packets {
 		if packets[i].Trouble != carrier.None {
 			n.trouble(now, &packets[i])
-			troubles = true
 		}
 	}
-	n.giveBatch(b)
-	if troubles {
-		n.events(now)
-		n.wakeSender()
-	}
-	n.mu.Unlock()
+	n.events(now)
+	n.wakeSender()
 }
 
 // trouble tells the engine what became of a packet. It needs mu.

@@ -12,6 +12,7 @@ import (
 
 	"github.com/tougw/tougw/homa"
 	"github.com/tougw/tougw/homa/carrier"
+	"github.com/tougw/tougw/homa/wire"
 )
 
 // MaxMessage is the longest message in bytes that the protocol allows.
@@ -36,6 +37,7 @@ type Node struct {
 	wg      sync.WaitGroup
 	timer   *time.Timer
 	wake    chan struct{} // of the sender
+	spare   spares
 	failure atomic.Pointer[error]
 
 	// mu guards what follows, and the fields of streams that say so.
@@ -49,7 +51,6 @@ type Node struct {
 	// overdue is since when timers wait for packets that wait to be received; they
 	// do not if 0.
 	overdue homa.Instant
-	spare   []*batch
 	// current is the packet that the engine is given, refused those of a batch that
 	// nobody serves.
 	current int
@@ -121,17 +122,20 @@ func (n *Node) now() homa.Instant { return homa.Instant(time.Since(n.start)) }
 // too.
 func (n *Node) Close() error {
 	n.mu.Lock()
-	var b *batch
-	if !n.closed {
+	first := !n.closed
+	if first {
 		n.closed = true
 		close(n.done)
-		// Servers would ask in vain.
-		now := n.now()
-		n.engine.FlushAcks(now)
-		b = n.fill(now)
+		n.engine.FlushAcks(n.now()) // servers would ask in vain
 	}
 	n.mu.Unlock()
-	n.dispatch(b)
+	for more := first; more; { // all ACKs, which leave before any data
+		n.mu.Lock()
+		b := n.fill(n.now())
+		more = b != nil && b.n == len(b.packets) && b.packets[b.n-1].Priority == wire.NumPriorities-1
+		n.mu.Unlock()
+		n.dispatch(b)
+	}
 	err := n.carrier.Close()
 	n.wg.Wait()
 	n.timer.Stop()

@@ -6,6 +6,7 @@ import (
 	"fmt"
 	"io"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/tougw/tougw/homa"
@@ -58,9 +59,16 @@ type Server struct {
 	// With node.mu:
 	closed  bool
 	release func() // of the port; may be nil
-	running int
+	running int    // workers that run a handler
+	idle    int    // those that wait for a request at hand
 	waiting []*stream
+	gone    int // of waiting, those that no client waits for
+	hand    chan *stream
 }
+
+// maxIdleWorkers bounds the goroutines that wait for the next request. A goroutine
+// that has run a handler has the stack for it.
+const maxIdleWorkers = 128
 
 // Serve answers the requests to a port until ctx ends or the node is closed,
 // waits for its handlers, and returns why. A port that is served already, or 0,
@@ -99,7 +107,7 @@ func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server
 	} else if err := n.engine.Listen(port); err != nil {
 		return nil, err
 	}
-	s := &Server{node: n, port: port, handler: handler, config: config}
+	s := &Server{node: n, port: port, handler: handler, config: config, hand: make(chan *stream, maxIdleWorkers)}
 	if ports, ok := n.carrier.(carrier.Ports); ok && port != 0 {
 		var err error
 		if s.release, err = ports.Claim(port); err != nil {
@@ -136,8 +144,10 @@ func (s *Server) Close() {
 		for _, w := range s.waiting {
 			w.rpc.Abort(now, homa.ErrAborted)
 		}
-		s.waiting = nil
+		s.waiting, s.gone = nil, 0
 		s.cancel()
+		close(s.hand)
+		n.wakeSender() // others may have been granted what these held
 	}
 	n.mu.Unlock()
 	s.wg.Wait()
@@ -158,35 +168,61 @@ func (n *Node) request(now homa.Instant, r *homa.RPC) {
 	st.target, _ = r.Value().(netip.Addr)
 	r.SetValue(st)
 	if s.running == s.config.Concurrency {
+		st.waits = s
 		s.waiting = append(s.waiting, st)
 		return
 	}
 	s.running++
+	if s.idle > 0 {
+		s.idle--
+		s.hand <- st // which has room for all that are idle
+		return
+	}
 	s.wg.Go(func() { s.work(st) })
 }
 
-// work runs handlers until no request waits.
+// abandoned drops requests that wait and have lost their client when they are more
+// than half: a client can make and abandon any number. It needs mu.
+func (s *Server) abandoned() {
+	if s.gone++; s.gone > 16 && s.gone > len(s.waiting)/2 {
+		s.waiting = slices.DeleteFunc(s.waiting, func(st *stream) bool { return st.over })
+		s.gone = 0
+	}
+}
+
+// work runs handlers until no request waits and enough workers are idle, or the
+// server is closed.
 func (s *Server) work(st *stream) {
 	for ; st != nil; st = s.next() {
 		s.handle(st)
 	}
 }
 
-// next takes a waiting request whose client still waits, or ends the worker.
+// next waits for a request, or ends the worker.
 func (s *Server) next() *stream {
 	s.node.mu.Lock()
-	defer s.node.mu.Unlock()
 	for len(s.waiting) > 0 {
 		st := s.waiting[0]
 		s.waiting[0] = nil
 		s.waiting = s.waiting[1:]
+		st.waits = nil
 		if !st.over {
+			s.node.mu.Unlock()
 			return st
 		}
+		s.gone--
 	}
 	s.waiting = nil
 	s.running--
-	return nil
+	end := s.closed || s.idle == maxIdleWorkers
+	if !end {
+		s.idle++
+	}
+	s.node.mu.Unlock()
+	if end {
+		return nil
+	}
+	return <-s.hand // nil when it is closed
 }
 
 // handle answers one request.

@@ -19,6 +19,7 @@ type stream struct {
 	over     bool // no event will follow
 	err      error
 	cancel   context.CancelCauseFunc // of a handler that runs
+	waits    *Server                 // for a handler of this server
 
 	// request is what a unary call still has to write; response is what it got.
 	unary    bool
@@ -52,6 +53,9 @@ func (s *stream) event(now homa.Instant, e homa.Event) {
 		s.err, s.over = e.Err, true
 		if s.cancel != nil {
 			s.cancel(e.Err)
+		}
+		if s.waits != nil {
+			s.waits.abandoned()
 		}
 	case homa.Acked:
 		s.over = true
