@@ -54,6 +54,19 @@ bench-homa: need-net ## Homa in user space beside kernel TCP, and short RPCs on 
 	@$(GO) build -o bin/bench-homa ./test/benchhoma
 	@exec bin/bench-homa -json bench-results/homa.json | tee bench-results/homa.txt
 
+.PHONY: bench-translate
+bench-translate: need-net ## Redis and HTTP directly, through HAProxy and through the translator (root, 10 minutes)
+	@mkdir -p bench-results
+	@$(GO) build -o bin/tougw $(BUILDFLAGS) ./cmd/tougw
+	@$(GO) build -o bin/bench-translate ./test/benchtranslate
+	@exec bin/bench-translate -tougw bin/tougw -json bench-results/translate.json | tee bench-results/translate.txt
+
+.PHONY: sim
+sim: ## Homa in a simulated data centre: 12 hosts in seconds; FULL=1 for 144 hosts, as docs/homa.md (an hour of processor time)
+	@mkdir -p bench-results/sim
+	@$(GO) build -o bin/homasim ./homa/sim/cmd/homasim
+	@exec bin/homasim -out bench-results/sim $(if $(FULL),,-racks 3 -hosts 4 -scale 0.1)
+
 ##@ Check
 
 .PHONY: test
