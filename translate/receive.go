@@ -180,6 +180,7 @@ func (x *exec) feed(c *serverConn) error {
 		n, err := x.rpc.Read(in.room())
 		in.fill(n)
 		if n == 0 && err != nil {
+			x.encoder = nil // it is in the middle of a message, which nobody may go on with
 			return err
 		}
 	}
