@@ -114,7 +114,7 @@ func (e *Engine) ClearPeer(addr netip.Addr) {
 
 // reconfigure follows a change of what is set for a peer.
 func (e *Engine) reconfigure(p *peer) {
-	p.versions, p.looked = wire.AllVersions, 0
+	p.versions, p.looked, p.against = wire.AllVersions, 0, 0
 	if e.fixedVersion(p.addr) {
 		p.versions = 0
 	}

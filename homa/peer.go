@@ -38,8 +38,9 @@ type peer struct {
 	active  int        // being granted
 	pos     int32      // in granter.waiting
 
-	versions wire.Versions // that it can be of; 0: decided
-	looked   int           // DATA packets seen by detect
+	versions wire.Versions // that it can be of; 0: not to be detected
+	looked   int           // DATA packets of a message seen by detect
+	against  int           // packets in a row that speak against versions
 
 	idlePrev, idleNext *peer
 	idleSince          Instant
@@ -134,12 +135,22 @@ func (e *Engine) obtain(addr netip.Addr) *peer {
 	return p
 }
 
-// detectPackets is how many DATA packets of a peer are looked at for its version;
-// control packets, which are fewer and tell more, all are.
-const detectPackets = 8
+const (
+	// detectPackets is how many DATA packets since the last new request of a peer are
+	// looked at for its version; control packets, which are fewer and tell more,
+	// all are.
+	detectPackets = 8
+	// maxAgainst is how many packets in a row must contradict all before them to
+	// be believed: the host has another kernel now, or the first were forged.
+	maxAgainst = 4
+)
 
-// detect learns the version of a peer from its packets.
-func (e *Engine) detect(p *peer, t wire.Type, packet []byte) {
+// detect learns the version of a peer from the packet that is received, which
+// belongs to an RPC with it: others can be anybody's.
+func (e *Engine) detect(p *peer, t wire.Type) {
+	if p.versions == 0 {
+		return
+	}
 	if t == wire.Data {
 		if p.looked >= detectPackets {
 			return
@@ -147,9 +158,18 @@ func (e *Engine) detect(p *peer, t wire.Type, packet []byte) {
 		p.looked++
 	}
 	mine := p.config.Version
-	seen := p.versions & wire.Detect(mine.IPProtocol(), packet)
-	if seen == 0 {
-		return // contradicts what came before: damaged, or forged
+	told := wire.Detect(mine.IPProtocol(), e.packet)
+	seen := p.versions & told
+	switch {
+	case told == 0:
+		return // damaged
+	case seen != 0:
+		p.against = 0
+	case p.against+1 < maxAgainst:
+		p.against++
+		return
+	default:
+		p.against, seen = 0, told
 	}
 	p.versions = seen
 	if !seen.Has(mine) {
@@ -159,9 +179,6 @@ func (e *Engine) detect(p *peer, t wire.Type, packet []byte) {
 				break
 			}
 		}
-	}
-	if _, only := seen.Only(); only {
-		p.versions = 0
 	}
 }
 

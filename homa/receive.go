@@ -38,9 +38,6 @@ func (e *Engine) take(now Instant, from netip.Addr, packet []byte, length int) {
 	e.packet = packet
 	if p != nil {
 		p.heard = e.tick
-		if p.versions != 0 {
-			e.detect(p, k.Type, packet)
-		}
 	}
 	defer e.giveBack()
 	if k.Type == wire.Freeze {
@@ -104,6 +101,7 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 		}
 		return
 	}
+	e.detect(p, k.Type)
 	e.leavePlace(r)
 	switch k.Type {
 	case wire.Data:
@@ -181,6 +179,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		}
 		return
 	}
+	e.detect(p, k.Type)
 	e.leavePlace(r)
 	switch k.Type {
 	case wire.Data:
@@ -243,14 +242,12 @@ func (e *Engine) takeNewRequest(from netip.Addr, version wire.Version, k *wire.P
 		}
 		return
 	}
-	known := p != nil
 	if p = e.obtain(from); p == nil {
 		e.stats.DropBusy++
 		return
 	}
-	if !known && p.versions != 0 {
-		e.detect(p, k.Type, e.packet)
-	}
+	p.looked = 0
+	e.detect(p, k.Type)
 	r := &RPC{engine: e, peer: p, id: k.SenderID ^ 1, local: k.DstPort, remote: k.SrcPort}
 	r.in.slot, r.stats.Begun = -1, e.now
 	e.ref(p)

@@ -74,3 +74,36 @@ func TestVersionContradiction(t *testing.T) {
 		t.Fatalf("peer is %v", got)
 	}
 }
+
+// TestVersionSpoofed: packets that are of no RPC do not tell a peer's version, and
+// what a few others told wrongly is put right by those that follow.
+func TestVersionSpoofed(t *testing.T) {
+	busy := func(v wire.Version, id uint64) []byte {
+		return asModule(v, wire.Packet{Type: wire.Busy, SenderID: id})
+	}
+	s := newScripted(t, Config{})
+	s.e.Receive(s.now, serverAddr, asModule(wire.Main, data(200, 100_000, 0, 1000)))
+	for id := range uint64(100) {
+		s.e.Receive(s.now, serverAddr, busy(wire.Linux610, 1000+2*id))
+	}
+	if got := s.e.lookup(serverAddr).config.Version; got != wire.Main {
+		t.Fatalf("peer is %v", got)
+	}
+	// Or the first packet is not the peer's.
+	s = newScripted(t, Config{})
+	ungranted := data(200, 100_000, 0, 1000)
+	ungranted.Incoming = 0
+	s.e.Receive(s.now, serverAddr, asModule(wire.Stripped, ungranted))
+	if got := s.e.lookup(serverAddr).config.Version; got != wire.Stripped {
+		t.Fatalf("peer is %v", got)
+	}
+	for id := range uint64(5) {
+		s.e.Receive(s.now, serverAddr, asModule(wire.Main, data(202+2*id, 100_000, 0, 1000)))
+	}
+	if got := s.e.lookup(serverAddr).config.Version; got != wire.Main {
+		t.Fatalf("peer is %v after five requests of another version", got)
+	}
+	if len(s.granting()) == 0 {
+		t.Fatal("no GRANT")
+	}
+}
