@@ -180,10 +180,7 @@ func (e *Engine) Call(now Instant, options CallOptions) (*RPC, error) {
 	e.setState(r, Sending)
 	e.ref(p)
 	e.calls[r.id] = r
-	if r.callNext = p.calls; r.callNext != nil {
-		r.callNext.callPrev = r
-	}
-	p.calls = r
+	p.link(r)
 	e.stats.Called++
 	e.beginSend(r, options.Length)
 	if !e.config.Virtual {

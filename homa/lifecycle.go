@@ -62,26 +62,18 @@ func (e *Engine) releaseReceive(r *RPC) {
 func (e *Engine) leave(r *RPC) {
 	p := r.peer
 	e.unschedule(r)
-	if !r.client {
-		p.numServed--
-		e.numServed--
-		if r.announced {
-			e.bury(r)
-		} else {
-			delete(p.served, r.id)
-		}
+	p.unlink(r)
+	switch {
+	case r.client:
+		delete(e.calls, r.id)
 		return
+	case r.announced:
+		e.bury(r)
+	default:
+		delete(p.served, r.id)
 	}
-	delete(e.calls, r.id)
-	if r.callPrev != nil {
-		r.callPrev.callNext = r.callNext
-	} else {
-		p.calls = r.callNext
-	}
-	if r.callNext != nil {
-		r.callNext.callPrev = r.callPrev
-	}
-	r.callNext, r.callPrev = nil, nil
+	p.numServed--
+	e.numServed--
 }
 
 // end makes r dead and releases everything.
@@ -149,16 +141,11 @@ func (e *Engine) Unreachable(now Instant, peer netip.Addr, port uint16, err erro
 	if p == nil {
 		return
 	}
-	for r := p.calls; r != nil; {
-		next := r.callNext
+	for r := p.rpcs; r != nil; {
+		next := r.peerNext
 		if port == 0 || port == r.remote {
 			e.fail(r, err)
 		}
 		r = next
-	}
-	for _, r := range p.served {
-		if r != tombstone && (port == 0 || port == r.remote) {
-			e.fail(r, err)
-		}
 	}
 }

@@ -11,7 +11,7 @@ type peer struct {
 	addr   netip.Addr
 	config PeerConfig
 
-	calls     *RPC            // first of the RPCs called there that have no complete response
+	rpcs      *RPC            // first of those that are not over, called there or served
 	served    map[uint64]*RPC // by id as the server sees it; tombstone: served before
 	numServed int
 	refs      int // RPCs that point here, and tombstones
@@ -51,6 +51,26 @@ type peer struct {
 var tombstone = &RPC{state: Dead}
 
 func (p *peer) position(heapID) *int32 { return &p.pos }
+
+// link puts r among the RPCs with the peer, unlink takes it out.
+func (p *peer) link(r *RPC) {
+	if r.peerNext = p.rpcs; r.peerNext != nil {
+		r.peerNext.peerPrev = r
+	}
+	p.rpcs = r
+}
+
+func (p *peer) unlink(r *RPC) {
+	if r.peerPrev != nil {
+		r.peerPrev.peerNext = r.peerNext
+	} else {
+		p.rpcs = r.peerNext
+	}
+	if r.peerNext != nil {
+		r.peerNext.peerPrev = r.peerPrev
+	}
+	r.peerNext, r.peerPrev = nil, nil
+}
 
 // unscheduledPriority is the level for unscheduled data of a message.
 func (p *peer) unscheduledPriority(length int) uint8 {

@@ -252,6 +252,7 @@ func (e *Engine) takeNewRequest(from netip.Addr, version wire.Version, k *wire.P
 	r.in.slot, r.stats.Begun = -1, e.now
 	e.ref(p)
 	p.served[r.id] = r
+	p.link(r)
 	p.numServed++
 	e.numServed++
 	e.stats.Served++

@@ -90,8 +90,8 @@ type RPC struct {
 	placeEnds, waitSince int64
 	waitHeard            int64 // heard when the wait began
 
-	// Links of peer.calls.
-	callNext, callPrev *RPC
+	// Links of peer.rpcs.
+	peerNext, peerPrev *RPC
 }
 
 func (r *RPC) position(id heapID) *int32 { return &r.pos[id] }
