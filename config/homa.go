@@ -40,6 +40,10 @@ type Homa struct {
 	// Timeout is the silence after which a peer is given up: 10ms to 10m, and at
 	// least twice Resend. Default: 100ms.
 	Timeout time.Duration
+	// Incoming bounds the bytes that are granted to all senders together and are not
+	// here yet: what may wait in the switches before this host. 16 KiB to 64 MiB.
+	// Default: 400,000.
+	Incoming int
 	// Window bounds the bytes of one message that are held for a reader: 16 KiB to
 	// 1 MiB. Default: 256 KiB.
 	Window int
@@ -66,7 +70,7 @@ const homaOther = "6.1"
 func defaultHoma() Homa {
 	return Homa{
 		Version: "main", ClientPort: 0x8000, DSCP: [8]uint8{0, 8, 16, 24, 32, 40, 48, 56},
-		Resend: 5 * time.Millisecond, Timeout: 100 * time.Millisecond, Window: 256 << 10,
+		Resend: 5 * time.Millisecond, Timeout: 100 * time.Millisecond, Incoming: 400_000, Window: 256 << 10,
 		ReceiveMemory: 64 << 20, SendMemory: 64 << 20,
 	}
 }

@@ -53,6 +53,7 @@ homa:
   link_priority: [1, 1, 1, 1, 1, 1, 1, 0x10010]
   resend: 10ms
   timeout: 1s
+  incoming: 96KiB
   window: 64KiB
   receive_memory: 128MiB
   send_memory: 1GiB
@@ -94,7 +95,7 @@ homa:
 		Device:    "eth1", Version: "6.1", Peers: []HomaPeer{{netip.MustParseAddr("10.1.0.9"), "6.1", 10}},
 		Unscheduled: 20, ClientPort: 40000, LinkRate: 25e9, DSCP: [8]uint8{1, 2, 3, 4, 5, 6, 7, 8},
 		LinkPriority: []uint32{1, 1, 1, 1, 1, 1, 1, 0x10010}, Resend: 10 * time.Millisecond, Timeout: time.Second,
-		Window: 64 << 10, ReceiveMemory: 128 << 20, SendMemory: 1 << 30,
+		Incoming: 96 << 10, Window: 64 << 10, ReceiveMemory: 128 << 20, SendMemory: 1 << 30,
 	}
 	if !reflect.DeepEqual(cfg.Homa, homa) {
 		t.Errorf("got\n%+v\nwant\n%+v", cfg.Homa, homa)

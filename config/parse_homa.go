@@ -38,6 +38,7 @@ func (p *parser) homa() {
 	if a := firstOK(&r.timeout, &r.resend); a != nil && h.Timeout < 2*h.Resend {
 		p.errorf(&a.at, "a time-out of %s leaves no room to ask again after %s: it is at least twice homa.resend", short(h.Timeout), short(h.Resend))
 	}
+	h.Incoming = int(p.size(&r.incoming, int64(h.Incoming), 16<<10, 64<<20))
 	h.Window = int(p.size(&r.window, int64(h.Window), 16<<10, 1<<20))
 	h.ReceiveMemory = p.size(&r.receiveMemory, h.ReceiveMemory, 4<<20, 64<<30)
 	h.SendMemory = p.size(&r.sendMemory, h.SendMemory, 4<<20, 64<<30)

@@ -145,6 +145,7 @@ type rawHoma struct {
 	linkPriority  scalars
 	resend        scalar
 	timeout       scalar
+	incoming      scalar
 	window        scalar
 	receiveMemory scalar
 	sendMemory    scalar
@@ -163,6 +164,7 @@ func (r *rawHoma) fields() []field {
 		{"link_priority", &r.linkPriority},
 		{"resend", &r.resend},
 		{"timeout", &r.timeout},
+		{"incoming", &r.incoming},
 		{"window", &r.window},
 		{"receive_memory", &r.receiveMemory},
 		{"send_memory", &r.sendMemory},

@@ -86,7 +86,7 @@ func engineConfig(h *config.Homa, version wire.Version) rpc.Config {
 			ResendTicks: int(h.Resend / tick), ResendInterval: int(h.Resend / tick), TimeoutTicks: int(h.Timeout / tick),
 		},
 		ClientPort: h.ClientPort, LinkRate: h.LinkRate, GrantRate: h.LinkRate,
-		ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
+		MaxIncoming: h.Incoming, ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
 	}}
 }
 
