@@ -24,14 +24,15 @@ func (n *Node) call(ctx context.Context, to netip.AddrPort, request []byte) ([]b
 	if err := ctx.Err(); err != nil {
 		return nil, context.Cause(ctx)
 	}
-	s := &stream{node: n, wake: make(chan struct{}, 1), unary: true, request: request}
+	s := newStream(n)
+	s.unary, s.request = true, request
 	b, err := s.begin(to, len(request), true)
 	if err != nil {
 		return nil, err
 	}
 	n.dispatch(b)
 	for {
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, s.wake); err != nil {
 			return nil, s.abort(err)
 		}
 		n.mu.Lock()
@@ -66,7 +67,8 @@ func (s *stream) begin(to netip.AddrPort, length int, unary bool) (*batch, error
 }
 
 // Call is an RPC whose messages are streams, on the client's side. Its methods
-// are for one goroutine at a time, except Close.
+// are for one goroutine at a time, except that one may Write while another uses
+// Response and Read, and except Close.
 type Call struct {
 	s    *stream
 	ctx  context.Context
@@ -80,12 +82,13 @@ var _ io.ReadWriteCloser = (*Call)(nil)
 // then Response and Read give the response. Close must be called. The end of ctx
 // fails the call at any time.
 func (n *Node) Open(ctx context.Context, to netip.AddrPort, length int) (*Call, error) {
-	return n.open(ctx, to, &stream{node: n, wake: make(chan struct{}, 1)}, to, length)
+	return n.open(ctx, to, newStream(n), to, length)
 }
 
 // OpenVia is Open for a server behind the gateway that the carrier knows as via.
 func (n *Node) OpenVia(ctx context.Context, via netip.Addr, to netip.AddrPort, length int) (*Call, error) {
-	s := &stream{node: n, wake: make(chan struct{}, 1), target: to.Addr()}
+	s := newStream(n)
+	s.target = to.Addr()
 	return n.open(ctx, netip.AddrPortFrom(via, to.Port()), s, to, length)
 }
 

@@ -743,3 +743,43 @@ func TestBadConfig(t *testing.T) {
 		t.Errorf("the carrier was left open: %v", err)
 	}
 }
+
+// TestWriteBesideResponse: one goroutine may supply the request while another waits
+// for the response; neither takes the other's word.
+func TestWriteBesideResponse(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, node := pair(t, &carrier.Network{}, rpc.Config{Engine: homa.Config{SendAhead: 16 << 10}})
+		listen(t, node, rpc.ServeConfig{}, func(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
+			b := make([]byte, 10_000)
+			for {
+				_, err := io.ReadFull(req, b)
+				if err == io.EOF {
+					break
+				} else if err != nil && err != io.ErrUnexpectedEOF {
+					return err
+				}
+				time.Sleep(time.Millisecond) // the client waits for grants now and then
+			}
+			_, err := w.Write([]byte("done"))
+			return err
+		})
+		for range 20 {
+			c, err := client.Open(t.Context(), server, 300_000)
+			if err != nil {
+				t.Fatal(err)
+			}
+			written := make(chan error, 1)
+			go func() {
+				_, err := c.Write(message(300_000))
+				written <- err
+			}()
+			if n, err := c.Response(); n != 4 || err != nil {
+				t.Fatalf("%d, %v", n, err)
+			}
+			if err := <-written; err != nil {
+				t.Error(err)
+			}
+			c.Close()
+		}
+	})
+}

@@ -164,7 +164,8 @@ func (n *Node) request(now homa.Instant, r *homa.RPC) {
 		return
 	}
 	n.tune(r.Peer().Addr())
-	st := &stream{node: n, rpc: r, wake: make(chan struct{}, 1)}
+	st := newStream(n)
+	st.rpc = r
 	st.target, _ = r.Value().(netip.Addr)
 	r.SetValue(st)
 	if s.running == s.config.Concurrency {
@@ -390,7 +391,7 @@ func (s *stream) skipRequest(ctx context.Context) error {
 		if err != nil || complete {
 			return err
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, s.wake); err != nil {
 			return s.abort(err)
 		}
 	}

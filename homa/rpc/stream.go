@@ -13,6 +13,8 @@ type stream struct {
 	rpc  *homa.RPC // with mu
 	// wake has a token when something may have changed since the owner looked.
 	wake chan struct{}
+	// room is the same for the goroutine that writes, which may be another.
+	room chan struct{}
 
 	// What follows needs mu.
 	complete bool // all bytes of the other message are here
@@ -29,6 +31,10 @@ type stream struct {
 
 	// target is where a gateway takes the request, or where the client wants it.
 	target netip.Addr
+}
+
+func newStream(n *Node) *stream {
+	return &stream{node: n, wake: make(chan struct{}, 1), room: make(chan struct{}, 1)}
 }
 
 // event takes note of an event. It needs mu.
@@ -64,9 +70,11 @@ func (s *stream) event(now homa.Instant, e homa.Event) {
 }
 
 func (s *stream) signal() {
-	select {
-	case s.wake <- struct{}{}:
-	default:
+	for _, c := range []chan struct{}{s.wake, s.room} {
+		select {
+		case c <- struct{}{}:
+		default:
+		}
 	}
 }
 
@@ -89,9 +97,9 @@ func (s *stream) take(now homa.Instant) {
 }
 
 // wait waits for an event, the end of ctx, or that of the node.
-func (s *stream) wait(ctx context.Context) error {
+func (s *stream) wait(ctx context.Context, wake <-chan struct{}) error {
 	select {
-	case <-s.wake:
+	case <-wake:
 		return nil
 	case <-ctx.Done():
 		return context.Cause(ctx)
@@ -144,7 +152,7 @@ func (s *stream) write(ctx context.Context, p []byte) (written int, err error) {
 		if err != nil || written == len(p) {
 			return written, err
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, s.room); err != nil {
 			return written, s.abort(err)
 		}
 	}
@@ -175,7 +183,7 @@ func (s *stream) readSome(ctx context.Context, p []byte) (int, error) {
 		if k > 0 || err != nil {
 			return k, err
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, s.wake); err != nil {
 			return 0, s.abort(err)
 		}
 	}
@@ -203,7 +211,7 @@ func (s *stream) await(ctx context.Context, done func() bool) error {
 		if ready || err != nil {
 			return err
 		}
-		if err := s.wait(ctx); err != nil {
+		if err := s.wait(ctx, s.wake); err != nil {
 			return s.abort(err)
 		}
 	}
