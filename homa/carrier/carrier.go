@@ -39,8 +39,10 @@ type Packet struct {
 	Target netip.Addr
 
 	// Trouble is not None when Data did not reach the peer. Send sets it on
-	// packets that it could not send. Receive returns a Packet without Data when
-	// the network reports it of an earlier packet to Addr.
+	// packets that it could not send. Receive returns a Packet with it when the
+	// network reports it of an earlier packet to Addr: Data then is the start of
+	// that one, so that it can be told whether it was sent; without Data the
+	// carrier vouches for the report.
 	Trouble Trouble
 	// Port is the peer's Homa port that PortUnreachable is about, Call the id of
 	// the RPC that CallRefused is about, as its client has it.

@@ -62,7 +62,10 @@ func (q *errorQueue) drain(fd uintptr, batch []carrier.Packet) int {
 		if trouble == carrier.MTUChanged {
 			q.s.c.peers.forgetMTU(peer)
 		}
-		batch[told] = carrier.Packet{Addr: peer, Trouble: trouble, Port: port, Err: unix.Errno(e.Errno), Buf: batch[told].Buf}
+		buf := batch[told].Buf
+		batch[told] = carrier.Packet{
+			Addr: peer, Trouble: trouble, Port: port, Err: unix.Errno(e.Errno), Buf: buf, Data: buf[:copy(buf, q.quoted[:n])],
+		}
 		told++
 	}
 	return told
@@ -99,7 +102,8 @@ func extendedError(b []byte) (e unix.SockExtendedErr, ok bool) {
 }
 
 // classify says what an error means for RPCs with the peer, as the module takes
-// it, and counts it. Only errors about a whole port need the quoted packet.
+// it, and counts it. But for the MTU, which the kernel is asked for, it must quote
+// a whole common header: what does not is easily forged.
 func (q *errorQueue) classify(e unix.SockExtendedErr, quoted []byte) (trouble carrier.Trouble, port uint16) {
 	st := &q.s.c.stats
 	switch {
@@ -126,10 +130,12 @@ func (q *errorQueue) classify(e unix.SockExtendedErr, quoted []byte) (trouble ca
 	case e.Origin == unix.SO_EE_ORIGIN_ICMP6 && e.Type == icmp6ParameterProblem && e.Code == icmp6UnknownHeader:
 		trouble = carrier.ProtocolUnreachable
 	}
-	if trouble == carrier.PortUnreachable {
-		if len(quoted) < offsetDstPort+2 {
-			trouble = carrier.None
-		} else if port = binary.BigEndian.Uint16(quoted[offsetDstPort:]); port == 0 {
+	switch {
+	case trouble == carrier.MTUChanged:
+	case len(quoted) < smallest:
+		trouble = carrier.None
+	case trouble == carrier.PortUnreachable:
+		if port = binary.BigEndian.Uint16(quoted[offsetDstPort:]); port == 0 {
 			trouble = carrier.None
 		}
 	}

@@ -1,6 +1,7 @@
 package rpc
 
 import (
+	"encoding/binary"
 	"errors"
 	"net"
 	"sync"
@@ -17,6 +18,8 @@ const (
 	// bufferSize is the initial size of a buffer for a packet; the engine makes it
 	// larger where the MTU is.
 	bufferSize = 1536
+	// senderID is where a packet has the id of its RPC, as its sender sees it.
+	senderID = 20
 )
 
 // batch is packets on their way out.
@@ -125,6 +128,24 @@ func (n *Node) troubles(packets []carrier.Packet) {
 	}
 	n.events(now)
 	n.wakeSender()
+}
+
+// believes reports whether a report may be true: that it is about an RPC that
+// there is. Ids are hard to guess. It needs mu.
+func (n *Node) believes(p *carrier.Packet) bool {
+	if len(p.Data) == 0 || p.Trouble == carrier.MTUChanged {
+		return true
+	}
+	if len(p.Data) < senderID+8 {
+		return false
+	}
+	var r *homa.RPC
+	if id := binary.BigEndian.Uint64(p.Data[senderID:]); id%2 == 0 {
+		r = n.engine.Called(id)
+	} else {
+		r = n.engine.Served(p.Addr, id^1)
+	}
+	return r != nil && r.Peer().Addr() == p.Addr
 }
 
 // trouble tells the engine what became of a packet. It needs mu.
@@ -270,7 +291,9 @@ func (n *Node) take(now homa.Instant, in []carrier.Packet) {
 	for i := range in {
 		p := &in[i]
 		if p.Trouble != carrier.None {
-			n.trouble(now, p)
+			if n.believes(p) {
+				n.trouble(now, p)
+			}
 			continue
 		}
 		n.current = i
