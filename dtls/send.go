@@ -97,21 +97,21 @@ func (a *Association) SendRuns(b []byte, runs []Run) (lost int) {
 // records were in those that failed.
 func (a *Association) writeRuns(ms []udp.Message) (lost int) {
 	for len(ms) > 0 {
-		err := net.ErrClosed
-		sent := 0
-		p := a.paths.current.Load()
-		if !a.closed.Load() {
+		failed := 0
+		if p := a.paths.current.Load(); !a.closed.Load() {
 			for i := range ms {
 				ms[i].Addr, ms[i].Local = p.remote, p.local
 			}
-			if sent, err = p.w.sock.WriteBatch(ms); err == nil {
+			n, err := p.w.sock.WriteBatch(ms)
+			if err == nil {
 				return lost
 			}
 			p.w.sendFailed(err)
 			a.fallBack(p, err)
+			failed = n
 		}
-		lost += records(&ms[sent])
-		ms = ms[sent+1:]
+		lost += records(&ms[failed])
+		ms = ms[failed+1:]
 	}
 	return lost
 }
