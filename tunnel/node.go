@@ -130,7 +130,9 @@ type Config struct {
 	// default 1024.
 	MaxOpening int
 	// QueueBytes bounds the transmit queue of an association in bytes of
-	// segments; by default 16 MiB, which is 64 flows with a full 256 KiB burst.
+	// segments; by default 16 MiB, which is 64 flows with a full 256 KiB burst. A
+	// flow alone gets eight ninths of it, and flows that have nothing waiting one
+	// segment each up to an eighth above it.
 	QueueBytes int
 	// RekeyAfter and RekeyBytes are the age of an association, and the bytes of
 	// its records in the direction that has more, after which the dialling side

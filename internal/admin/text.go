@@ -60,8 +60,12 @@ func (s *Status) WriteText(w io.Writer) error {
 		}
 	}
 	for _, k := range s.Sockets {
-		p.f("socket: %s (%s), GSO %s, GRO %s, steering %s, buffers %s in, %s out\n", k.Address, k.Role, onOff(k.GSO), onOff(k.GRO),
-			onOff(k.Steering), FormatBytes(uint64(k.RecvBuffer)), FormatBytes(uint64(k.SendBuffer)))
+		steering := ""
+		if k.Role == "listen" {
+			steering = ", steering " + onOff(k.Steering)
+		}
+		p.f("socket: %s (%s), GSO %s, GRO %s%s, buffers %s in, %s out\n", k.Address, k.Role, onOff(k.GSO), onOff(k.GRO), steering,
+			FormatBytes(uint64(k.RecvBuffer)), FormatBytes(uint64(k.SendBuffer)))
 		if k.Fallback != "" {
 			p.f("        %s\n", k.Fallback)
 		}
