@@ -46,6 +46,10 @@ func (e *Engine) takeResend(r *RPC, k *wire.Packet) {
 		e.stats.DropMalformed++
 		return
 	}
+	if k.RangeLength == 0 {
+		e.queueControl(r, controlBusy) // it only asks whether this side is there
+		return
+	}
 	if k.RangeLength != wire.ResendAllLength {
 		end = min(start+int(k.RangeLength), m.length)
 	}

@@ -26,7 +26,7 @@ func TestAnswerResend(t *testing.T) {
 		{"into what was not granted", 2900, 1100, "DATA[2900:3000]r DATA[3000:4000]"},
 		{"beyond the end", 2900, 100_000, "DATA[2900:3000]r DATA[3000:4000] DATA[4000:5000]"},
 		{"nothing of it was sent", 3000, 500, "BUSY DATA[3000:4000]"},
-		{"empty", 100, 0, ""},
+		{"empty, as linux 6.1 asks whether there will be more", 100, 0, "BUSY"},
 		{"empty, not sent", 3000, 0, "BUSY"},
 		{"negative", 100, -2, ""},
 		{"most negative", 0, -1 << 31, ""},
@@ -238,5 +238,17 @@ func TestAskForResponse(t *testing.T) {
 		s.sent()
 		s.tick(5)
 		s.wantSent(want)
+	}
+}
+
+// TestStillInterested: a 6.1 host that has everything it was sent asks with a
+// length of 0 whether there will be more, and wants to hear BUSY.
+func TestStillInterested(t *testing.T) {
+	s := newScripted(t, Config{Peer: PeerConfig{Unscheduled: 2000}})
+	r := s.call(10_000)
+	s.sent()
+	for _, offset := range []uint32{0, 1000, 2000} {
+		s.receive(resend(r.ID()|1, int(offset), 0))
+		s.wantSent("BUSY")
 	}
 }
