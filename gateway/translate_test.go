@@ -3,6 +3,7 @@ package gateway
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -248,6 +249,51 @@ func gather(t *testing.T, r *running) map[string]float64 {
 		}
 	}
 	return samples
+}
+
+// TestTranslateLarge has messages up to Homa's limit, longer than what is held of
+// one.
+func TestTranslateLarge(t *testing.T) {
+	w := newWorld(t)
+	fabric := &carrier.Network{}
+	server := serve(t, func(c *net.TCPConn) {
+		defer c.Close()
+		for {
+			b := make([]byte, 4)
+			if _, err := io.ReadFull(c, b); err != nil {
+				return
+			}
+			b = append(b, make([]byte, binary.BigEndian.Uint32(b))...)
+			if _, err := io.ReadFull(c, b[4:]); err != nil {
+				return
+			}
+			c.Write(b)
+		}
+	})
+	port := freePort(t)
+	const framed = "framing: {type: length-prefixed, bytes: 4}"
+	w.startWith(clientAddr, fmt.Sprintf(`name: door
+translate: [{name: large, from: {tcp: "127.0.0.1:%d"}, to: {homa: "10.1.0.2:4100"}, `+framed+`}]
+`, port)+patience, onFabric(fabric, doorAddr))
+	w.startWith(edgeAddr, fmt.Sprintf(`name: back
+translate: [{name: large, from: {homa: ":4100"}, to: {tcp: "127.0.0.1:%d"}, `+framed+`}]
+`, server)+patience, onFabric(fabric, backAddr))
+	c := dialLoopback(t, port)
+	c.SetDeadline(time.Now().Add(30 * time.Second))
+	for _, size := range []int{1, 100_000, 300_000, 999_996, 1} {
+		body, err := io.ReadAll(noise(9, int64(size)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		message := append(binary.BigEndian.AppendUint32(nil, uint32(size)), body...)
+		if _, err := c.Write(message); err != nil {
+			t.Fatal(err)
+		}
+		got := make([]byte, len(message))
+		if n, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, message) {
+			t.Fatalf("%d bytes: %d came back, %v", size, n, err)
+		}
+	}
 }
 
 // TestTranslateStream carries bytes without messages, with half-close.
