@@ -1,7 +1,6 @@
 package translate
 
 import (
-	"context"
 	"errors"
 	"io"
 	"time"
@@ -122,11 +121,11 @@ func (c *client) done(ex *exchange, keep bool) {
 	}
 	c.changed.Broadcast()
 	c.mu.Unlock()
-	c.leave(ex)
 	c.f.record(c, ex, now)
 	if ex.call != nil {
 		_ = ex.call.Close() // it returns nil
 	}
+	c.leave(ex)
 	if !keep {
 		_ = closeWrite(c.conn)                             // if it fails, so does reading
 		_ = c.conn.SetReadDeadline(time.Now().Add(linger)) // else reading ends with the client
@@ -136,6 +135,9 @@ func (c *client) done(ex *exchange, keep bool) {
 // refusal writes the answer to a request that has failed, in place of what out holds
 // behind mark, and reports whether the connection goes on.
 func (c *client) refusal(ex *exchange, mark int) bool {
+	if ex.fault == nil { // the client has gone
+		return false
+	}
 	if c.flushed {
 		c.abort()
 		return false
@@ -194,7 +196,7 @@ func (c *client) fail(ex *exchange, fault *framing.Error) {
 	c.mu.Lock()
 	defer c.mu.Unlock()
 	ex.over = true
-	if ex.fault == nil {
+	if ex.fault == nil && !c.aborted {
 		ex.fault = fault
 	}
 }
@@ -207,7 +209,7 @@ func (c *client) again(ex *exchange, fault *framing.Error) bool {
 	if !complete || ex.retries > 0 || fault.Fault != framing.Timeout && fault.Fault != framing.Unreachable {
 		return false
 	}
-	call, err := c.f.dial.Open(context.Background(), c.f.to, int(ex.length)) // abort closes it
+	call, err := c.f.open(int(ex.length), c.gone)
 	if err != nil {
 		return false
 	}

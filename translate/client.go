@@ -193,7 +193,7 @@ func (c *client) fill() bool {
 		c.eof = true
 		return true
 	case errors.Is(err, os.ErrDeadlineExceeded): // idle, or after a last answer
-		if c.current != nil && !c.stopped() {
+		if (c.current != nil || len(c.in.bytes()) > 0) && !c.stopped() {
 			c.broken(errStopped, nil)
 		}
 		return false
@@ -270,7 +270,7 @@ func (c *client) open(ex *exchange, r *framing.Result) {
 		return
 	}
 	ex.length, ex.opened = r.Length, c.now()
-	call, err := c.f.dial.Open(context.Background(), c.f.to, int(r.Length)) // abort closes it
+	call, err := c.f.open(int(r.Length), c.gone)
 	if err != nil {
 		c.refuse(ex, faultOf(err))
 		return
@@ -407,6 +407,7 @@ func (c *client) leave(ex *exchange) {
 	if ex.placed {
 		ex.placed = false
 		<-c.f.places
+		c.f.room.freed()
 		c.f.outstanding.Add(-1)
 	}
 }

@@ -36,6 +36,7 @@ type Forward struct {
 
 	clients chan struct{} // a token for each client
 	places  chan struct{} // a token for each request under way
+	room    room
 	large   *buffers
 	counters
 }

@@ -39,11 +39,13 @@ type forwardStream struct {
 	aborted  bool // by this side
 	reason   framing.ResetReason
 	moved    time.Time
+	gone     chan struct{} // closed with closed
 }
 
 func (f *Forward) serveStream(ctx context.Context, conn net.Conn, meta Meta) {
 	s := &forwardStream{
 		f: f, conn: conn, meta: meta, base: time.Now(), moved: time.Now(), id: rand.Uint64(),
+		gone:  make(chan struct{}),
 		calls: map[Call]struct{}{}, credit: newCredit(&f.buffered),
 	}
 	s.changed.L = &s.mu
@@ -68,7 +70,7 @@ func (s *forwardStream) call(h framing.Chunk, buf []byte) (Call, error) {
 	h.Limit = s.received + uint64(s.credit.window)
 	s.mu.Unlock()
 	h.Append(buf[:0])
-	c, err := s.f.dial.Open(context.Background(), s.f.to, len(buf)) // fail closes it
+	c, err := s.f.open(len(buf), s.gone)
 	if err != nil {
 		return nil, err
 	}
@@ -95,6 +97,7 @@ func (s *forwardStream) done(c Call) {
 	if c != s.open {
 		_ = c.Close() // it returns nil
 	}
+	s.f.room.freed()
 }
 
 // answer waits for the response to a chunk and takes note of its header.
@@ -144,6 +147,7 @@ func (s *forwardStream) end(reason framing.ResetReason, told, aborted bool) {
 	if s.closed {
 		return
 	}
+	close(s.gone)
 	s.closed, s.reason, s.told, s.aborted = true, reason, told, aborted
 	for c := range s.calls {
 		_ = c.Close() // it returns nil

@@ -22,7 +22,7 @@ import (
 func TestMain(m *testing.M) { goleak.VerifyTestMain(m) }
 
 // patience ends tests that hang; nothing depends on it otherwise.
-const patience = 30 * time.Second
+const patience = 2 * time.Minute
 
 const homaPort = 4000
 

@@ -84,10 +84,10 @@ func (r *Reverse) dialed(s *server, conn net.Conn, err error) error {
 		s.dialFailures++
 		r.connsRefused.Add(1)
 		r.markDown(s)
+		r.dispatch() // our place is free
 	default:
 		s.up, s.backoff = true, 0
 	}
-	r.dispatch() // a place or a server may be free
 	return err
 }
 
@@ -157,5 +157,6 @@ func (r *Reverse) runProbe(s *server) {
 	defer r.mu.Unlock()
 	if r.dialed(s, conn, err) == nil {
 		reset(conn)
+		r.dispatch()
 	}
 }

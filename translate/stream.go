@@ -90,10 +90,7 @@ var chunkBuffers = buffers{size: framing.ChunkHeaderLen + maxChunk}
 
 // chunkBuffer returns room for a header and n bytes, and whether it is lent.
 func chunkBuffer(n int) (b []byte, lent bool) {
-	if n <= smallBuffer {
-		return make([]byte, framing.ChunkHeaderLen+n), false
-	}
-	if n <= maxChunk {
+	if n > maxChunk/2 && n <= maxChunk {
 		return chunkBuffers.get()[:framing.ChunkHeaderLen+n], true
 	}
 	return make([]byte, framing.ChunkHeaderLen+n), false
