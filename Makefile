@@ -55,9 +55,8 @@ bench-homa: need-net ## Homa in user space beside kernel TCP, and short RPCs on 
 	@exec bin/bench-homa -json bench-results/homa.json | tee bench-results/homa.txt
 
 .PHONY: bench-translate
-bench-translate: need-net ## Redis and HTTP directly, through HAProxy and through the translator (root, 10 minutes)
+bench-translate: need-net need-translate build ## Redis and HTTP directly, through HAProxy and through the translator (root, 10 minutes)
 	@mkdir -p bench-results
-	@$(GO) build -o bin/tougw $(BUILDFLAGS) ./cmd/tougw
 	@$(GO) build -o bin/bench-translate ./test/benchtranslate
 	@exec bin/bench-translate -tougw bin/tougw -json bench-results/translate.json | tee bench-results/translate.txt
 
@@ -77,15 +76,15 @@ unit: need-race need-net need-peers ## unit tests of every package, with the rac
 	$(GO) test -race -shuffle=on -timeout 8m $(run) $(PACKAGES)
 
 .PHONY: e2e-short
-e2e-short: need-net build ## the short end-to-end tests (root)
+e2e-short: need-net need-translate build ## the short end-to-end tests (root)
 	TOUGW=$(CURDIR)/bin/tougw $(GO) test -p 1 -count=1 -timeout 12m -parallel 8 $(run) ./test/...
 
 .PHONY: e2e
-e2e: need-net build ## the long end-to-end tests too: 10 minutes of half-close, 10,000 downloads (root)
+e2e: need-net need-translate build ## the long end-to-end tests too: 10 minutes of half-close, 10,000 downloads (root)
 	TOUGW=$(CURDIR)/bin/tougw TOUGW_LONG=1 $(GO) test -count=1 -timeout 90m -parallel 8 -v $(run) ./test/e2e
 
 .PHONY: race
-race: need-race need-net need-peers ## unit tests three times over, and the short end-to-end tests against a daemon built with the race detector (root)
+race: need-race need-net need-peers need-translate ## unit tests three times over, and the short end-to-end tests against a daemon built with the race detector (root)
 	$(GO) test -race -shuffle=on -count=3 -timeout 30m $(run) $(PACKAGES)
 	$(GO) build -race -o bin/tougw-race ./cmd/tougw
 	TOUGW=$(CURDIR)/bin/tougw-race $(GO) test -race -count=1 -timeout 30m -parallel 4 $(run) ./test/e2e
@@ -121,11 +120,15 @@ help: ## this list
 	  /^[a-z0-9-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' Makefile
 
 # What a target needs beyond Go, and Debian's package for it where a program is missing.
-.PHONY: need-net need-race need-peers
+.PHONY: need-net need-race need-peers need-translate
 need-net:
 	@test/need ip=iproute2 nft=nftables tcpdump curl nginx=nginx-light iperf3 \
 	  ssh=openssh-client scp=openssh-client sshd=openssh-server \
 	  ps=procps ethtool ping=iputils-ping
+# Real programs behind translators.
+need-translate:
+	@test/need redis-server redis-cli=redis-tools redis-benchmark=redis-tools haproxy wrk memcached \
+	  memccp=libmemcached-tools memccat=libmemcached-tools dnsmasq=dnsmasq-base dig=bind9-dnsutils tc=iproute2
 # Other implementations of DTLS that the unit tests talk to.
 need-peers:
 	@test/need openssl gnutls-serv=gnutls-bin

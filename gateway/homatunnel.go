@@ -220,9 +220,11 @@ func (h *homaTunnel) Close() error {
 // homaTunnelConfig is the configuration of the Homa node between gateways.
 func homaTunnelConfig() rpc.Config {
 	return rpc.Config{Engine: homa.Config{
-		AnyPort:     true,
-		MaxIncoming: homaMaxIncoming,
-		Peer:        homaPeer(homaResendMin),
+		AnyPort: true,
+		// A client that has no answer repeats its request until its time-out.
+		TombstoneLife: 2 * homaResendMax * homaTimeoutRTT / homaResendRTT * time.Millisecond,
+		MaxIncoming:   homaMaxIncoming,
+		Peer:          homaPeer(homaResendMin),
 	}}
 }
 

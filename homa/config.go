@@ -143,7 +143,9 @@ type Config struct {
 	MaxPeers int
 	PeerIdle time.Duration
 	// TombstoneLife is how long a served RPC is remembered so that a late duplicate
-	// of its request is dropped, not executed: 1 s; negative: not at all. It
+	// of its request is dropped, not executed: 1 s, or twice Peer.TimeoutTicks if
+	// that is more, since a client that has no answer sends its request again until
+	// its time-out; negative: not at all. It
 	// also is the time after which a client may reuse an id, which a Linux
 	// host does when it reboots. MaxTombstones (65,536) bounds them; the oldest go
 	// first.
@@ -223,12 +225,12 @@ func (c Config) withDefaults() Config {
 	setInt(&c.MaxServedPerPeer, max(c.MaxServed/4, 1))
 	setInt(&c.MaxPeers, 5000)
 	setInt(&c.PeerIdle, 120*time.Second)
-	setInt(&c.TombstoneLife, time.Second)
 	setInt(&c.MaxTombstones, 65_536)
 	c.Peer = c.Peer.over(PeerConfig{
 		ResendTicks: 5, ResendInterval: 5, TimeoutTicks: 100, ResendLimit: 2, AckTicks: 2,
 		AckTimeoutTicks: 500, ResponseTimeoutTicks: 10_000,
 	})
+	setInt(&c.TombstoneLife, max(time.Second, 2*time.Duration(c.Peer.TimeoutTicks)*c.Tick))
 	return c
 }
 

@@ -56,7 +56,7 @@ type translators struct {
 
 // patient is for machines that run many tests at once: a gateway that does not get
 // the processor for 100 ms is not dead.
-const patient = "timeout: 1s"
+const patient = "timeout: 2s"
 
 // newTranslators starts both gateways for the services; homa holds further keys of
 // this name.
