@@ -78,6 +78,9 @@ func parseServer(cmd *cobra.Command, text string) (netip.AddrPort, error) {
 		}
 		return to, &usageError{cmd, fmt.Errorf("port of %q is not in 1 to 65535", text)}
 	}
+	if to.Addr().IsUnspecified() || to.Addr().IsMulticast() {
+		return to, &usageError{cmd, fmt.Errorf("%q is not the address of a host", to.Addr().String())}
+	}
 	if to.Port() == 0 {
 		return to, &usageError{cmd, fmt.Errorf("port of %q is not in 1 to 65535", text)}
 	}

@@ -53,6 +53,9 @@ limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
 				Workload: fmt.Sprintf("%d bytes", size), Length: func(float64) int { return size },
 			}
 			if workload != "" {
+				if cmd.Flags().Changed("size") {
+					return &usageError{cmd, errors.New("--size and --workload exclude each other")}
+				}
 				w, err := sim.LoadWorkload(workload)
 				if err != nil {
 					return &usageError{cmd, fmt.Errorf("--workload %q is not one of %s", workload, strings.Join(sim.Workloads, ", "))}
@@ -77,7 +80,6 @@ limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
 	cmd.Flags().DurationVar(&duration, "duration", 10*time.Second, "measure for this `TIME`")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "`NUMBER` that the lengths follow from")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON, for programs")
-	cmd.MarkFlagsMutuallyExclusive("size", "workload")
 	return cmd
 }
 

@@ -28,8 +28,11 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 			if port == 0 {
 				return &usageError{cmd, errors.New("--port is missing or 0: want 1 to 65535; Linux hosts call ports up to 32767")}
 			}
-			if !echo && !sink {
+			switch {
+			case !echo && !sink:
 				return &usageError{cmd, errors.New("--echo or --sink is missing")}
+			case echo && sink:
+				return &usageError{cmd, errors.New("--echo and --sink exclude each other")}
 			}
 			node, conn, err := flags.open(cmd)
 			if err != nil {
@@ -67,7 +70,6 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 	cmd.Flags().Uint16Var(&port, "port", 0, "Homa `PORT` to serve")
 	cmd.Flags().BoolVar(&echo, "echo", false, "answer with the request")
 	cmd.Flags().BoolVar(&sink, "sink", false, "answer with the length of the request")
-	cmd.MarkFlagsMutuallyExclusive("echo", "sink")
 	return cmd
 }
 

@@ -114,7 +114,11 @@ func (c *Conn) CheckRoute(peer netip.Addr) error {
 	if s == nil {
 		return fmt.Errorf("rawip: %s: %w", peer, unix.EAFNOSUPPORT)
 	}
-	if _, err := s.route.mtu(peer, &c.zones); err != nil {
+	_, err := s.route.mtu(peer, &c.zones)
+	switch {
+	case errors.Is(err, unix.EACCES):
+		return fmt.Errorf("rawip: %s: %w: it is a broadcast address", peer, err)
+	case err != nil:
 		return fmt.Errorf("rawip: %s: %w", peer, err)
 	}
 	return nil
