@@ -64,7 +64,7 @@ func newSocket(ipv6, old bool) (*socket, error) {
 	}
 	fd, err := unix.Socket(family, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, protocol)
 	if err != nil {
-		return nil, fmt.Errorf("Homa socket: %w (is the module loaded?)", err)
+		return nil, fmt.Errorf("socket of protocol Homa: %w (is the module loaded?)", err)
 	}
 	region, err := unix.Mmap(-1, 0, regionSize, unix.PROT_READ|unix.PROT_WRITE, unix.MAP_PRIVATE|unix.MAP_ANONYMOUS)
 	if err != nil {
