@@ -18,13 +18,19 @@ import (
 // MaxMessage is the longest message in bytes that the protocol allows.
 const MaxMessage = 1_000_000
 
+// DefaultBacklog is the backlog of a paced node: as much as leaves by the time that
+// a timer of a process fires, which is up to a millisecond late. With the engine's
+// default a link of 1 Gbit/s was filled to 45 %, with this one to 85 %.
+const DefaultBacklog = 500 * time.Microsecond
+
 // maxTuned bounds the peers whose MTU is not the usual one.
 const maxTuned = 4096
 
 // Config is the configuration of a Node. The zero value is good.
 type Config struct {
 	// Engine is the engine's. OnUnknownPort is called as well as the node's own
-	// answer; it is called with a lock held.
+	// answer; it is called with a lock held. With a LinkRate, a MaxBacklog of zero
+	// means DefaultBacklog.
 	Engine homa.Config
 }
 
@@ -77,6 +83,9 @@ func NewNode(c carrier.Carrier, config Config) (*Node, error) {
 		if unknown != nil {
 			unknown(from, packet)
 		}
+	}
+	if config.Engine.LinkRate != 0 && config.Engine.MaxBacklog == 0 {
+		config.Engine.MaxBacklog = DefaultBacklog
 	}
 	var err error
 	if ports, ok := c.(carrier.Ports); ok {
