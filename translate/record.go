@@ -25,7 +25,7 @@ func (f *Filter) matches(r *Record) bool {
 	client, server := r.Client.Addr(), r.Server.Addr()
 	switch {
 	case f.Addr.IsValid() && !sameAddr(f, r):
-	case f.Prefix.IsValid() && !f.Prefix.Contains(client) && !f.Prefix.Contains(server):
+	case f.Prefix.IsValid() && !f.Prefix.Contains(client.Unmap()) && !f.Prefix.Contains(server.Unmap()):
 	case f.Rule != "" && f.Rule != r.Rule:
 	case f.ID != "" && f.ID != r.ID:
 	case r.Total < f.MinTotal:

@@ -22,8 +22,8 @@ const (
 	// streamTombstone is how long a stream that has ended is remembered for the polls
 	// that were on their way. Our choice: more than a message lives.
 	streamTombstone = 10 * time.Second
-	// heldTime is how long a chunk waits for the ones before it, which are on their
-	// way unless their sender has failed.
+	// heldTime is how long a chunk waits for a missing one before it, which is on its
+	// way unless its sender has failed.
 	heldTime = 10 * time.Second
 )
 
@@ -252,9 +252,19 @@ func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	turn := func() bool { return s.closed || s.up >= h.Offset && !s.writing }
-	waitUntil(ctx, &s.changed, heldTime, turn)
+	for !turn() && ctx.Err() == nil {
+		// A server that takes its time is no reason to give up, a missing chunk is.
+		before := s.up
+		waitUntil(ctx, &s.changed, heldTime, turn)
+		if !turn() && !s.writing && s.up == before {
+			break
+		}
+	}
 	switch {
 	case s.closed:
+		return
+	case !turn() && ctx.Err() != nil:
+		s.end(framing.ResetUnspecified, errEarlyEnd)
 		return
 	case s.up != h.Offset || s.upFin || s.writing:
 		s.end(framing.ResetProtocol, nil)

@@ -44,7 +44,7 @@ const (
 	// ahead: at first, at most, and where Limits.Buffered is used up.
 	firstWindow = maxChunk
 	lastWindow  = maxPollers * maxChunk
-	leastWindow = 4 << 10
+	leastWindow = 8 << 10
 	// resetPatience is how long the other gateway is given to take a reset.
 	resetPatience = 500 * time.Millisecond
 )
@@ -74,7 +74,11 @@ func (c *credit) wrote(n int) {
 
 func (c *credit) grow(to int64) {
 	to = min(to, lastWindow)
-	if more := to - c.window; more > 0 && c.budget.take(more) {
+	more := to - c.window
+	if to > firstWindow && c.budget.used.Load()+more > c.budget.limit/2 {
+		return // the other half is for those that begin
+	}
+	if more > 0 && c.budget.take(more) {
 		c.taken += more
 		c.window = to
 	}
