@@ -48,6 +48,14 @@ bench: need-net build ## throughput and latency beside plain routing and wiregua
 	@$(GO) build -o bin/bench ./test/bench
 	@exec bin/bench -tougw bin/tougw $(if $(FULL),-full)
 
+.PHONY: pgo
+pgo: need-net build ## renew the profile that guides the compiler, cmd/tougw/default.pgo, after changes of the data path (root, 2 minutes)
+	@$(GO) build -o bin/bench ./test/bench
+	@rm -rf bench-results/pgo && mkdir -p bench-results/pgo
+	@bin/bench -tougw bin/tougw -out bench-results/pgo -only tougw -rows throughput,latency,connections -rounds 2 -profile bench-results/pgo
+	@$(GO) tool pprof -proto bench-results/pgo/*.pprof > bench-results/pgo/merged
+	@mv bench-results/pgo/merged cmd/tougw/default.pgo
+
 .PHONY: bench-homa
 bench-homa: need-net ## Homa in user space beside kernel TCP, and short RPCs on a saturated link (root, 5 minutes)
 	@mkdir -p bench-results

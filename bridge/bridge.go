@@ -168,6 +168,19 @@ func (b *Bridge) remove(f *Flow) {
 	}
 }
 
+// Begin begins a turn of the calling goroutine, which brings events of streams.
+// What the events wake is done by this goroutine, in Step and in End, where
+// another would have to be woken for it. It must not hold a lock then that a
+// stream takes, and must not block for long before End. Several goroutines may have
+// their turn at a time.
+func (b *Bridge) Begin() { b.workers.begin() }
+
+// Step does what the events of the turn so far have woken.
+func (b *Bridge) Step() { b.workers.help() }
+
+// End does the same and ends the turn.
+func (b *Bridge) End() { b.workers.end() }
+
 // Full reports whether Join would refuse, so that a caller need not dial first.
 func (b *Bridge) Full() bool {
 	b.mu.Lock()

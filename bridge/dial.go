@@ -15,6 +15,20 @@ import (
 // needs no less CPU time per byte.
 const DefaultNotSent = 64 << 10
 
+// Turn is told when the goroutine that serves the events of streams begins with
+// a batch of them, after each, and when it is done. A Bridge is one.
+type Turn interface {
+	Begin()
+	Step()
+	End()
+}
+
+type noTurn struct{}
+
+func (noTurn) Begin() {}
+func (noTurn) Step()  {}
+func (noTurn) End()   {}
+
 // DialerConfig has the properties of the connections of a Dialer. The zero value
 // is usable.
 type DialerConfig struct {
@@ -26,6 +40,9 @@ type DialerConfig struct {
 	// is absorbed for a server that does not read, and not the throughput: what is
 	// on its way does not count. Zero: DefaultNotSent. Linux only.
 	NotSent int
+	// Turn is told about the turns of the goroutine that serves the events. Nil:
+	// nobody.
+	Turn Turn
 	// StartBuffer is the receive window of a new connection in bytes, and how
 	// much it may hold unsent if that is less than NotSent. It stays so until
 	// Stream.SetBuffers raises it; from then on the kernel tunes the window within

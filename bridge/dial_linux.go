@@ -29,6 +29,9 @@ func NewDialer(cfg DialerConfig) *Dialer {
 	if cfg.NotSent <= 0 {
 		cfg.NotSent = DefaultNotSent
 	}
+	if cfg.Turn == nil {
+		cfg.Turn = noTurn{}
+	}
 	return &Dialer{cfg: cfg}
 }
 
@@ -71,7 +74,7 @@ func (d *Dialer) poller() (*poller, error) {
 		return nil, net.ErrClosed
 	}
 	if d.poll == nil {
-		p, err := newPoller()
+		p, err := newPoller(d.cfg.Turn)
 		if err != nil {
 			return nil, err
 		}

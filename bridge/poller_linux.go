@@ -13,6 +13,7 @@ import (
 // so that waiting takes no thread.
 type poller struct {
 	file *os.File // the epoll instance
+	turn Turn
 	stop chan struct{}
 	done chan struct{}
 	once sync.Once
@@ -24,7 +25,7 @@ type poller struct {
 	closed  bool
 }
 
-func newPoller() (*poller, error) {
+func newPoller(turn Turn) (*poller, error) {
 	fd, err := unix.EpollCreate1(unix.EPOLL_CLOEXEC)
 	if err != nil {
 		return nil, os.NewSyscallError("epoll_create1", err)
@@ -35,6 +36,7 @@ func newPoller() (*poller, error) {
 	}
 	p := &poller{
 		file:    os.NewFile(uintptr(fd), "epoll"),
+		turn:    turn,
 		stop:    make(chan struct{}),
 		done:    make(chan struct{}),
 		sockets: make(map[uint64]*socket),
@@ -72,11 +74,14 @@ func (p *poller) dispatch(events []unix.EpollEvent, found []*socket) {
 		found[i] = p.sockets[eventID(&events[i])]
 	}
 	p.mu.Unlock()
+	p.turn.Begin()
 	for i, s := range found {
 		if s != nil {
 			s.event(events[i].Events)
+			p.turn.Step()
 		}
 	}
+	p.turn.End()
 	clear(found)
 }
 

@@ -39,6 +39,11 @@ type socket struct {
 	errno atomic.Uint32
 	fin   atomic.Bool // FIN was seen before any error
 
+	// A read that gave less than it could have emptied the receive buffer, and
+	// until the next event another one would give nothing.
+	events atomic.Uint32 // counts them
+	empty  uint32        // events before such a read, of which there was one at least; rmu
+
 	sinceCheck int          // bytes read since the last look at the receive buffer; rmu
 	recvMax    atomic.Int64 // to which the receive buffer may grow; 0: not watched
 
@@ -57,6 +62,7 @@ func (s *socket) event(ev uint32) {
 	if ev&unix.EPOLLRDHUP != 0 && !failed {
 		s.fin.Store(true)
 	}
+	s.events.Add(1) // after what Read looks at beside it, before it is called for
 	s.nmu.Lock()
 	defer s.nmu.Unlock()
 	if s.notify != nil {
@@ -121,11 +127,19 @@ func (s *socket) Read(p []byte) (int, error) {
 	if s.closed {
 		return 0, net.ErrClosed
 	}
+	events := s.events.Load()
+	if s.empty == events && events != 0 {
+		return 0, unix.EAGAIN
+	}
 	for {
 		n, err := rawRead(s.fd, p)
 		switch {
 		case n > 0:
 			s.checkRecv(n)
+			// An end that has come already has no event to follow.
+			if n < len(p) && !s.fin.Load() && s.errno.Load() == 0 {
+				s.empty = events
+			}
 			return n, nil
 		case err == nil:
 			return 0, s.endOfData()

@@ -16,6 +16,7 @@ type workers struct {
 	mu         sync.Mutex
 	head, tail *pump // waiting to be run, linked by pump.next
 	awake      int
+	helpers    int       // goroutines between begin and end
 	idle       []*worker // the last one that went to sleep wakes first: its stack is warm
 	closed     bool
 }
@@ -36,6 +37,25 @@ func newWorkers() *workers {
 func (ws *workers) run(p *pump) {
 	ws.mu.Lock()
 	ws.push(p)
+	// A helper takes one pump without delay; more would wait for each other.
+	if ws.helpers > 0 && ws.head == p {
+		ws.mu.Unlock()
+		return
+	}
+	ws.start()
+}
+
+func (ws *workers) pop() *pump {
+	p := ws.head
+	if ws.head = p.next; ws.head == nil {
+		ws.tail = nil
+	}
+	p.next = nil
+	return p
+}
+
+// start has a worker look at the queue. It unlocks mu.
+func (ws *workers) start() {
 	if ws.awake >= ws.max {
 		ws.mu.Unlock()
 		return
@@ -67,8 +87,7 @@ func (ws *workers) push(p *pump) {
 func (ws *workers) work(w *worker) {
 	for {
 		ws.mu.Lock()
-		p := ws.head
-		if p == nil {
+		if ws.head == nil {
 			ws.awake--
 			if ws.closed {
 				ws.mu.Unlock()
@@ -81,11 +100,8 @@ func (ws *workers) work(w *worker) {
 			}
 			continue
 		}
-		if ws.head = p.next; ws.head == nil {
-			ws.tail = nil
-		}
+		p := ws.pop()
 		ws.mu.Unlock()
-		p.next = nil
 		if p.run() {
 			ws.mu.Lock()
 			ws.push(p) // others have their turn first
@@ -103,4 +119,47 @@ func (ws *workers) close() {
 		close(w.wake)
 	}
 	ws.idle = nil
+}
+
+// begin makes the calling goroutine, which brings events, a helper: it runs the
+// pumps that its events wake, in help and at the latest in end, where a worker
+// would have to be woken for them, on another processor as a rule. It must not
+// hold a lock then that a stream takes, and must not block for long in between.
+func (ws *workers) begin() {
+	ws.mu.Lock()
+	ws.helpers++
+	ws.mu.Unlock()
+}
+
+// help runs the pumps that wait.
+func (ws *workers) help() {
+	ws.mu.Lock()
+	ws.runAll()
+	ws.mu.Unlock()
+}
+
+// end is help and ends begin.
+func (ws *workers) end() {
+	ws.mu.Lock()
+	ws.runAll()
+	ws.helpers--
+	ws.mu.Unlock()
+}
+
+// runAll runs the pumps that wait. When one has more to do than its turn allows,
+// that and all others are left to the workers. mu is held, but not while a pump
+// runs.
+func (ws *workers) runAll() {
+	for ws.head != nil {
+		p := ws.pop()
+		ws.mu.Unlock()
+		more := p.run()
+		ws.mu.Lock()
+		if more {
+			ws.push(p)
+			ws.start()
+			ws.mu.Lock()
+			return
+		}
+	}
 }

@@ -61,7 +61,7 @@ func (g *Gateway) buildPath() error {
 	}
 	stack, err := tcpip.NewTunnel(tcpip.TunnelConfig{
 		OnFlow: g.accepted, MTU: tunnelMTU(g.pathMTU()), MaxSegment: maxSegment(g.pathMTU()),
-		MaxPending: c.Flows.OpeningMax, Buffers: buffers, Logger: g.logger("tcpip"),
+		MaxPending: c.Flows.OpeningMax, Buffers: buffers, Turn: turn{g}, Logger: g.logger("tcpip"),
 	}, g.output)
 	if err != nil {
 		return err
@@ -87,7 +87,7 @@ func (g *Gateway) buildPath() error {
 	})
 	g.dialTCP, g.closeDialer = g.opt.DialTCP, func() error { return nil }
 	if g.dialTCP == nil {
-		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), StartBuffer: kernelStart})
+		d := bridge.NewDialer(bridge.DialerConfig{Mark: g.mark(), StartBuffer: kernelStart, Turn: turn{g}})
 		g.dialTCP, g.closeDialer = d.Dial, d.Close
 	}
 	if err := g.buildAssociations(); err != nil {
@@ -197,7 +197,7 @@ func (g *Gateway) openDevice() error {
 	g.device = dev
 	edge, err := tcpip.NewEdge(tcpip.EdgeConfig{
 		OnFlow: g.captured, MaxPending: g.cfg.Flows.OpeningMax, MaxPendingPerSource: g.cfg.Flows.OpeningPerSource,
-		TSO: dev.Capabilities().TSO4, Logger: g.logger("capture"),
+		TSO: dev.Capabilities().TSO4, Turn: turn{g}, Logger: g.logger("capture"),
 		Buffers: tcpip.BufferConfig{InitialRecv: edgeStartRecv, InitialSend: edgeStartSend},
 	}, dev)
 	if err != nil {

@@ -61,6 +61,9 @@ type EdgeConfig struct {
 	// TSO says that the device takes segments of up to 64 KiB and packets whose
 	// checksum is to be completed (packet.Offload).
 	TSO bool
+	// Turn is told about the turns of the goroutines that read the device. Nil:
+	// nobody.
+	Turn Turn
 	// Buffers sizes the buffers of each stream.
 	Buffers BufferConfig
 	// Logger gets what is worth a line, nothing per packet. Nil: nothing.
@@ -102,6 +105,9 @@ func NewEdge(cfg EdgeConfig, dev Device) (*Edge, error) {
 	}
 	if cfg.MaxPendingPerSource == 0 {
 		cfg.MaxPendingPerSource = defaultEdgePendingPerSource
+	}
+	if cfg.Turn == nil {
+		cfg.Turn = noTurn{}
 	}
 	if cfg.Logger == nil {
 		cfg.Logger = slog.New(slog.DiscardHandler)

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 
 	"gvisor.dev/gvisor/pkg/buffer"
+	gtcpip "gvisor.dev/gvisor/pkg/tcpip"
 	"gvisor.dev/gvisor/pkg/tcpip/checksum"
 	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
@@ -31,6 +32,15 @@ type Injector struct {
 	ids  [maxAggregates]uint64 // apart from aggs: searched for each segment
 	aggs [maxAggregates]aggregate
 	open int // ids[:open] and aggs[:open] are in use, oldest first
+
+	staged []staged // what Flush gives to the stack, in order
+}
+
+// staged is a segment on its way to the stack.
+type staged struct {
+	id   stack.TransportEndpointID
+	pkt  *stack.PacketBuffer
+	tlen int // of the TCP header
 }
 
 // aggregate is a segment that may still grow.
@@ -46,8 +56,8 @@ type aggregate struct {
 func (t *Tunnel) NewInjector() *Injector { return &Injector{t: t} }
 
 // Inject takes in the segment (TCP header and payload), which it borrows, of
-// session id, the id that this side drew. The segment reaches the stack now or
-// at the next Flush. Malformed segments are counted and dropped.
+// session id, the id that this side drew. The segment reaches the stack at the
+// next Flush. Malformed segments are counted and dropped.
 func (i *Injector) Inject(id uint64, segment []byte) {
 	st := &i.t.stats
 	if len(segment) < header.TCPMinimumSize {
@@ -72,7 +82,7 @@ func (i *Injector) Inject(id uint64, segment []byte) {
 		if k >= 0 {
 			i.flush(k)
 		}
-		i.t.inject(id, hdr, payload)
+		i.stage(id, hdr, payload)
 		return
 	}
 	if k >= 0 {
@@ -89,13 +99,27 @@ func (i *Injector) Inject(id uint64, segment []byte) {
 	i.open++
 }
 
-// Flush hands everything to the stack. It is to be called at the end of each
-// batch that was received.
+// Flush hands everything to the stack, which works on it before Flush returns.
+// It is to be called at the end of each batch that was received, without any
+// lock that the functions of SetNotify, the Tunnel's out function or its Turn
+// take.
 func (i *Injector) Flush() {
 	for k := range i.open {
 		i.deliver(k)
 	}
 	i.open = 0
+	if len(i.staged) == 0 {
+		return
+	}
+	turn := i.t.cfg.Turn
+	turn.Begin()
+	for _, s := range i.staged {
+		i.t.link.deliver(header.IPv6ProtocolNumber, s.id, s.pkt, header.IPv6MinimumSize, s.tlen)
+		turn.Step()
+	}
+	turn.End()
+	clear(i.staged)
+	i.staged = i.staged[:0]
 }
 
 func (i *Injector) find(id uint64) int {
@@ -117,20 +141,20 @@ func (i *Injector) flush(k int) {
 	i.aggs[i.open].view = spare
 }
 
-// deliver hands aggregate k to the stack.
+// deliver stages aggregate k.
 func (i *Injector) deliver(k int) {
 	a := &i.aggs[k]
 	if i.t.acks.expects(a.n, a.hdr[tcpFlagsOffset]) {
 		i.t.acks.received(i.ids[k])
 	}
 	if a.n <= copyBelow {
-		i.t.inject(i.ids[k], a.hdr[:a.hlen], a.view.AsSlice()[:a.n])
+		i.stage(i.ids[k], a.hdr[:a.hlen], a.view.AsSlice()[:a.n])
 		return
 	}
 	v := a.view
 	a.view = nil
 	v.CapLength(a.n)
-	i.t.injectView(i.ids[k], a.hdr[:a.hlen], v)
+	i.stageView(i.ids[k], a.hdr[:a.hlen], v)
 }
 
 // begin makes a the aggregate of one segment.
@@ -166,19 +190,19 @@ func sameHeader(a, b []byte) bool {
 		string(a[18:]) == string(b[18:])
 }
 
-// inject delivers a segment whose header and payload it copies.
-func (t *Tunnel) inject(id uint64, hdr, payload []byte) {
+// stage stages a segment whose header and payload it copies.
+func (i *Injector) stage(id uint64, hdr, payload []byte) {
 	var v *buffer.View
 	if len(payload) > 0 {
 		v = buffer.NewViewWithData(payload)
 	}
-	t.injectView(id, hdr, v)
+	i.stageView(id, hdr, v)
 }
 
-// injectView delivers a segment; it copies hdr and takes payload, nil if there
+// stageView stages a segment; it copies hdr and takes payload, nil if there
 // is none. The headers get a view of their own: the stack makes a private copy
 // of the whole chunk that headers lie in.
-func (t *Tunnel) injectView(id uint64, hdr []byte, payload *buffer.View) {
+func (i *Injector) stageView(id uint64, hdr []byte, payload *buffer.View) {
 	size := len(hdr) + payload.Size()
 	v := buffer.NewViewSize(header.IPv6MinimumSize + len(hdr))
 	b := v.AsSlice()
@@ -197,6 +221,13 @@ func (t *Tunnel) injectView(id uint64, hdr []byte, payload *buffer.View) {
 		// Cannot fail: it only moves bytes between the two views.
 		_ = buf.Append(payload)
 	}
-	t.stats.injected.Add(1)
-	t.link.deliver(header.IPv6ProtocolNumber, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}))
+	i.t.stats.injected.Add(1)
+	i.staged = append(i.staged, staged{
+		id: stack.TransportEndpointID{
+			LocalPort: binary.BigEndian.Uint16(hdr[2:]), LocalAddress: gtcpip.AddrFrom16Slice(b[24:40]),
+			RemotePort: binary.BigEndian.Uint16(hdr), RemoteAddress: gtcpip.AddrFrom16Slice(b[8:24]),
+		},
+		pkt:  stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}),
+		tlen: len(hdr),
+	})
 }

@@ -16,6 +16,8 @@ type link struct {
 	caps  stack.LinkEndpointCapabilities
 	gso   uint32 // GSOMaxSize; 0: no segmentation offload
 	write func(stack.PacketBufferList) int
+	// inline is set once the stack exists, before it gets any packet.
+	inline inliner
 
 	dispatcher atomic.Pointer[stack.NetworkDispatcher]
 }
@@ -25,10 +27,14 @@ var (
 	_ stack.GSOEndpoint  = (*link)(nil)
 )
 
-// deliver hands the packet to the stack and takes it.
-func (l *link) deliver(proto gtcpip.NetworkProtocolNumber, pkt *stack.PacketBuffer) {
-	if d := l.dispatcher.Load(); d != nil {
-		(*d).DeliverNetworkPacket(proto, pkt)
+// deliver hands the packet, a TCP segment with network and TCP headers of hlen
+// and tlen bytes, to the stack and takes it. What the segment leads to has
+// happened when it returns, unless the endpoint is in use or not connected.
+func (l *link) deliver(proto gtcpip.NetworkProtocolNumber, id stack.TransportEndpointID, pkt *stack.PacketBuffer, hlen, tlen int) {
+	if !l.inline.deliver(proto, id, pkt, hlen, tlen) {
+		if d := l.dispatcher.Load(); d != nil {
+			(*d).DeliverNetworkPacket(proto, pkt)
+		}
 	}
 	pkt.DecRef()
 }

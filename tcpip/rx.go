@@ -40,11 +40,14 @@ func (e *Edge) receive(q int) error {
 			}
 		}
 		n, err := e.dev.Read(q, ps[:])
+		e.cfg.Turn.Begin()
 		for i := range ps[:n] {
 			if e.input(q, &ps[i], views[i]) {
 				views[i] = nil
 			}
+			e.cfg.Turn.Step()
 		}
+		e.cfg.Turn.End()
 		if err != nil {
 			return err
 		}
@@ -127,8 +130,12 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 		e.stats.dropChecksum.Add(1)
 		return false
 	}
+	id := stack.TransportEndpointID{
+		LocalPort: t.Dst.Port(), LocalAddress: toStack(t.Dst.Addr()),
+		RemotePort: t.Src.Port(), RemoteAddress: toStack(t.Src.Addr()),
+	}
 	if p[l4+tcpFlagsOffset]&(FlagSYN|FlagACK|FlagRST|FlagFIN) == FlagSYN {
-		e.endTimeWait(proto, &t)
+		e.endTimeWait(proto, id)
 	}
 	if e.acks.expects(len(p)-hdrs, p[l4+tcpFlagsOffset]) {
 		e.acks.received(flowTo(&t))
@@ -147,7 +154,7 @@ func (e *Edge) inputIP(q int, proto gtcpip.NetworkProtocolNumber, hlen int, p []
 	}
 	// Cannot fail: it only moves bytes between the two views.
 	_ = buf.Append(body)
-	e.link.deliver(proto, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}))
+	e.link.deliver(proto, id, stack.NewPacketBuffer(stack.PacketBufferOptions{Payload: buf}), l4, hdrs-l4)
 	return taken
 }
 
@@ -167,11 +174,7 @@ func flowTo(t *packet.Tuple) edgeFlow {
 // endTimeWait makes room for a SYN whose connection is in TIME-WAIT at our end. The
 // application knows that its own end is over; gVisor would want a listener to
 // hand the SYN to, and drop it (RFC 9293 section 3.6.1).
-func (e *Edge) endTimeWait(proto gtcpip.NetworkProtocolNumber, t *packet.Tuple) {
-	key := stack.TransportEndpointID{
-		LocalPort: t.Dst.Port(), LocalAddress: toStack(t.Dst.Addr()),
-		RemotePort: t.Src.Port(), RemoteAddress: toStack(t.Src.Addr()),
-	}
+func (e *Edge) endTimeWait(proto gtcpip.NetworkProtocolNumber, key stack.TransportEndpointID) {
 	ep, ok := e.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, key, nicID).(*tcp.Endpoint)
 	if ok && tcp.EndpointState(ep.State()) == tcp.StateTimeWait {
 		ep.Abort() // the RST acknowledges nothing that the SYN has sent, and is ignored

@@ -140,7 +140,7 @@ func (s *sink) DeliverLinkPacket(gtcpip.NetworkProtocolNumber, *stack.PacketBuff
 // sinkTunnel gives a Tunnel whose injected packets end in a sink.
 func sinkTunnel() (*Tunnel, *sink) {
 	s := new(sink)
-	t := &Tunnel{link: new(link), acks: newAckHold[uint64](func([]*Segment) {})}
+	t := &Tunnel{cfg: TunnelConfig{Turn: noTurn{}}, link: new(link), acks: newAckHold[uint64](func([]*Segment) {})}
 	t.link.Attach(s)
 	return t, s
 }

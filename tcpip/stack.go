@@ -109,5 +109,6 @@ func setUp(s *stack.Stack, l *link, opts []gtcpip.SettableTransportProtocolOptio
 		routes = append(routes, gtcpip.Route{Destination: n, NIC: nicID})
 	}
 	s.SetRouteTable(routes)
+	l.inline = newInliner(s)
 	return nil
 }

@@ -58,6 +58,9 @@ type TunnelConfig struct {
 	// MaxRTO bounds the back-off of retransmission, and so the wait after an
 	// outage; a path slower than it is useless. At least 200 ms. Zero: 2 s.
 	MaxRTO time.Duration
+	// Turn is told about the turns of the goroutines that flush an Injector.
+	// Nil: nobody.
+	Turn Turn
 	// Buffers sizes the buffers of each stream.
 	Buffers BufferConfig
 	// Logger gets what is worth a line, nothing per packet. Nil: nothing.
@@ -85,6 +88,9 @@ func (c TunnelConfig) withDefaults() (TunnelConfig, error) {
 	}
 	if c.MaxRTO < tcp.MinRTO {
 		return c, fmt.Errorf("tcpip: longest retransmission time-out %v is below %v", c.MaxRTO, tcp.MinRTO)
+	}
+	if c.Turn == nil {
+		c.Turn = noTurn{}
 	}
 	if c.Logger == nil {
 		c.Logger = slog.New(slog.DiscardHandler)

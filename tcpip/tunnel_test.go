@@ -190,10 +190,12 @@ func TestTunnelSYNRunsOneHandler(t *testing.T) {
 	for range 10 {
 		in.Inject(42, syn)
 	}
+	in.Flush()
 	eventually(t, "a handler", func() bool { return handlers.Load() == 1 })
 	for range 10 {
 		in.Inject(42, syn)
 	}
+	in.Flush()
 	close(release)
 	if err := <-verdict; err != syscall.ETIMEDOUT {
 		t.Errorf("Accept after Refuse gave %v", err)
@@ -202,6 +204,7 @@ func TestTunnelSYNRunsOneHandler(t *testing.T) {
 	for range 10 {
 		in.Inject(42, syn)
 	}
+	in.Flush()
 	if st := tun.Stats(); handlers.Load() != 1 || st.Offered != 1 || st.DropPast != 10 {
 		t.Errorf("%d handlers, %+v", handlers.Load(), st)
 	}
@@ -253,6 +256,7 @@ func TestTunnelPendingCap(t *testing.T) {
 	for id := range uint64(5) {
 		in.Inject(id, segment(FlagSYN, 1, 0, nil, nil))
 	}
+	in.Flush()
 	if st := tun.Stats(); st.Offered != 2 || st.DropPending != 3 {
 		t.Errorf("%+v", st)
 	}

@@ -41,7 +41,7 @@ func BenchmarkQueue(b *testing.B) {
 				l.queue.busy = true // nothing is sent by who brings it
 				for i, s := range segs {
 					s.left, s.first = payload, true
-					if l.queue.put(outbound{s, sess[i/c.each]}) != queued {
+					if l.queue.put(outbound{s, sess[i/c.each]}, false) != queued {
 						b.Fatal("not queued")
 					}
 				}

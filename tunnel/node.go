@@ -190,6 +190,7 @@ type Node struct {
 	echoMask uint64
 	counters counters
 	wg       sync.WaitGroup
+	corks    corks
 
 	mu        sync.RWMutex
 	closed    bool

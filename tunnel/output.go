@@ -21,9 +21,11 @@ func (n *Node) Output(seg Segment) {
 	}
 	s.lastUse.Store(n.now())
 	o := outbound{seg, s}
-	switch l.queue.put(o) {
+	switch l.queue.put(o, n.corks.n.Load() > 0) {
 	case direct:
 		l.sendNow(o)
+	case corked:
+		n.cork(l)
 	case dropped:
 		c.drops.count(DropQueueFull)
 		seg.Release()

@@ -100,17 +100,20 @@ const (
 	dropped verdict = iota // it is the caller's
 	queued                 // it is the queue's
 	direct                 // the caller has to send it, and then to call done
+	corked                 // it is the queue's, and the caller has to see that it is drained
 )
 
-// put takes o unless the queue is closed or has no room for its flow.
-func (q *queue) put(o outbound) verdict {
+// put takes o unless the queue is closed or has no room for its flow. With cork
+// small segments wait for others.
+func (q *queue) put(o outbound, cork bool) verdict {
 	n := o.seg.Len()
 	q.mu.Lock()
 	if q.closed {
 		q.mu.Unlock()
 		return dropped
 	}
-	if !q.busy && q.count == 0 && n <= smallSegment {
+	small := n <= smallSegment
+	if !q.busy && q.count == 0 && small && !cork {
 		q.busy = true
 		q.mu.Unlock()
 		return direct
@@ -126,8 +129,12 @@ func (q *queue) put(o outbound) verdict {
 	f.push(q.entry(o.seg, n))
 	q.count++
 	q.bytes += n
-	wake := !q.busy && q.count == 1
+	first := !q.busy && q.count == 1
+	wake := first || !q.busy && !small
 	q.mu.Unlock()
+	if first && small && cork {
+		return corked
+	}
 	if wake {
 		q.signal()
 	}

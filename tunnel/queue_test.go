@@ -11,7 +11,7 @@ func TestQueueIsBounded(t *testing.T) {
 	var segs []*segment
 	for range 5 {
 		s := newSegment(1, tcpACK, make([]byte, 4980))
-		if q.put(outbound{s, sess}) == dropped {
+		if q.put(outbound{s, sess}, false) == dropped {
 			break
 		}
 		segs = append(segs, s)
@@ -27,14 +27,14 @@ func TestQueueIsBounded(t *testing.T) {
 	}
 	q.done()
 	s := newSegment(1, tcpACK, make([]byte, 50_000))
-	if q.put(outbound{s, sess}) != queued {
+	if q.put(outbound{s, sess}, false) != queued {
 		t.Fatal("a segment larger than the bound does not fit an empty queue")
 	}
 	q.close()
 	if *s.released != 1 {
 		t.Fatal("close did not release what waited")
 	}
-	if q.put(outbound{s, sess}) != dropped {
+	if q.put(outbound{s, sess}, false) != dropped {
 		t.Fatal("a closed queue took a segment")
 	}
 }
@@ -44,10 +44,10 @@ func TestSmallSegmentsAreSentAtOnce(t *testing.T) {
 	q, sess := newQueue(1<<20), &session{}
 	small := outbound{newSegment(1, tcpACK, make([]byte, 100)), sess}
 	large := outbound{newSegment(1, tcpACK, make([]byte, 5000)), sess}
-	if q.put(small) != direct {
+	if q.put(small, false) != direct {
 		t.Fatal("a small segment was queued although nothing waits")
 	}
-	if q.put(small) != queued || q.put(large) != queued {
+	if q.put(small, false) != queued || q.put(large, false) != queued {
 		t.Fatal("not queued behind one that is being sent")
 	}
 	if q.take(nil) != nil {
@@ -64,14 +64,14 @@ func TestSmallSegmentsAreSentAtOnce(t *testing.T) {
 	default:
 		t.Fatal("nobody was woken for what waits")
 	}
-	if q.put(small) != queued {
+	if q.put(small, false) != queued {
 		t.Fatal("a small segment went past others")
 	}
 	if got := q.take(nil); len(got) != 3 || got[1] != large {
 		t.Fatalf("took %d", len(got))
 	}
 	q.done()
-	if q.put(large) != queued || q.put(small) != queued {
+	if q.put(large, false) != queued || q.put(small, false) != queued {
 		t.Fatal("a large segment was sent by who brought it, or overtaken")
 	}
 }
@@ -94,7 +94,7 @@ func TestTransmitAllocatesNothing(t *testing.T) {
 			if i%2 == 1 { // the first is not small, and has the others wait
 				seg.left = small
 			}
-			if v := l.queue.put(outbound{seg, sess[i]}); v != queued {
+			if v := l.queue.put(outbound{seg, sess[i]}, false); v != queued {
 				t.Fatalf("segment %d: verdict %d", i, v)
 			}
 		}
@@ -119,7 +119,7 @@ func fill(t *testing.T, q *queue, s *session, from, n, size int) {
 	for i := range n {
 		p := make([]byte, size-testHeader)
 		binary.BigEndian.PutUint32(p, uint32(from+i))
-		if v := q.put(outbound{newSegment(s.id, tcpACK, p), s}); v != queued {
+		if v := q.put(outbound{newSegment(s.id, tcpACK, p), s}, false); v != queued {
 			t.Fatalf("segment %d of flow %d: verdict %d", from+i, s.id, v)
 		}
 	}
@@ -226,7 +226,7 @@ func TestFattestFlowIsRefusedFirst(t *testing.T) {
 	all := flows(50)
 	q.busy = true
 	put := func(s *session, size int) bool {
-		return q.put(outbound{newSegment(s.id, tcpACK, make([]byte, size-testHeader)), s}) == queued
+		return q.put(outbound{newSegment(s.id, tcpACK, make([]byte, size-testHeader)), s}, false) == queued
 	}
 	for put(all[0], 10_000) {
 	}
@@ -293,7 +293,7 @@ func TestOrderWithinAFlow(t *testing.T) {
 			p := make([]byte, size-testHeader)
 			binary.BigEndian.PutUint32(p, uint32(put[i]))
 			o := outbound{newSegment(all[i].id, tcpACK, p), all[i]}
-			switch q.put(o) {
+			switch q.put(o, false) {
 			case queued:
 				put[i]++
 			case direct:

@@ -21,7 +21,7 @@ func TestShortRunsAreSentTogether(t *testing.T) {
 	total := 0
 	put := func(size int) {
 		total += size
-		if l.queue.put(outbound{newSegment(1, tcpACK, make([]byte, size-testHeader)), s}) != queued {
+		if l.queue.put(outbound{newSegment(1, tcpACK, make([]byte, size-testHeader)), s}, false) != queued {
 			t.Fatal("not queued")
 		}
 	}

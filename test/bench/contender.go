@@ -36,6 +36,8 @@ type contender struct {
 // Their descendants count as theirs.
 type ends struct {
 	client, gateway *testnet.Process
+	// sockets are where profiles of them are to be had.
+	sockets []string
 	// cleanUp removes what they leave behind outside of their namespaces and
 	// of the lab's folder. It may be nil.
 	cleanUp func() error

@@ -82,6 +82,7 @@ func startTougw(ctx context.Context, l *lab.Lab, _ *tools) (e ends, details stri
 		return e, "", err
 	}
 	e.client = client.Process
+	e.sockets = []string{client.Socket(), gateway.Socket()}
 	if err := client.WaitPeer(ctx, "gateway", "up"); err != nil {
 		return e, "", err
 	}

@@ -40,6 +40,7 @@ func main() {
 	flag.DurationVar(&o.limit, "limit", 0, "when to stop measuring and write what there is (default 18m, with -full 3h)")
 	flag.StringVar(&o.only, "only", "", "comma-separated `names` of the contenders, such as tougw,wireguard-go")
 	flag.StringVar(&o.rows, "rows", "", "comma-separated parts: "+strings.Join(partNames, ", ")+" (default all)")
+	flag.StringVar(&o.profile, "profile", "", "`folder` for profiles of tougw's processor time, one for each run and gateway; they cost a little of it")
 	flag.StringVar(&o.nebula, "nebula", "", "`folder` with the programs nebula and nebula-cert of a version with offloads, to be measured as well")
 	flag.Parse()
 	exit(run(ctx, o.defaults()))
@@ -60,10 +61,10 @@ func exit(err error) {
 
 // options are the flags.
 type options struct {
-	binary, out, only, rows, nebula string
-	full, micro                     bool
-	rounds                          int
-	time, limit                     time.Duration
+	binary, out, only, rows, nebula, profile string
+	full, micro                              bool
+	rounds                                   int
+	time, limit                              time.Duration
 }
 
 // defaults fills in what depends on -full.

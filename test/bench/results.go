@@ -26,6 +26,8 @@ type results struct {
 	LoadEnd   float64 `json:"load_end"`
 	// Stolen is the processor time that the hypervisor took, in seconds.
 	Stolen float64 `json:"stolen_s"`
+	// Repeated counts the runs that were done once more because of that.
+	Repeated int `json:"repeated"`
 
 	Peers []*peer `json:"peers"`
 	Rows  []*line `json:"rows"`

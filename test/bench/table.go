@@ -89,7 +89,7 @@ func (r *results) has(name string) bool {
 
 func (r *results) heading(b *strings.Builder) {
 	fmt.Fprintf(b, "tougw side by side with others, %s\n%s\n", r.When.Format("2006-01-02 15:04 MST"), r.Machine)
-	fmt.Fprintf(b, "Load average %.1f at the start, %.1f at the end; the hypervisor took %.0f s; all done in %.0f s\n", r.LoadStart, r.LoadEnd, r.Stolen, r.Took)
+	fmt.Fprintf(b, "Load average %.1f, at the end %.1f; %.0f s taken by the hypervisor, %d runs repeated for it; %.0f s in all\n", r.LoadStart, r.LoadEnd, r.Stolen, r.Repeated, r.Took)
 	fmt.Fprintf(b, "Outer packets of %d bytes; medians of %d rounds, throughput runs of %.0f s each.\n", outerMTU, r.Rounds, r.Seconds)
 	fmt.Fprintln(b, "Applications, servers and both gateways share this one machine.")
 	fmt.Fprintln(b, "Offload on: batches of UDP datagrams cross the links whole; off: the kernel cuts them first, as for a card without it.")

@@ -1,0 +1,2 @@
+// The compiler accepts functions without a body, such as those that
+// go:linkname completes, in packages with assembly only.
