@@ -101,11 +101,14 @@ func (e *Engine) serveAsker(r *RPC, silent bool) {
 	since := r.waitSince
 	e.unwaitPlace(r)
 	c := &r.peer.config
+	unheard := r.heard == r.waitHeard
+	if unheard {
+		r.heard += max(min(e.tick, r.peer.heard)-since, 0)
+	}
 	switch {
 	case silent:
 		r.resendAt = e.tick
-	case r.heard == r.waitHeard && (r.state == Sending || r.in.memory.admitted):
-		r.heard += max(min(e.tick, r.peer.heard)-since, 0)
+	case unheard && (r.state == Sending || r.in.memory.admitted):
 		r.credited, r.busy = e.tick, e.busy
 		r.resendAt = e.tick + int64(c.ResendInterval)
 		e.takePlace(r, e.tick)

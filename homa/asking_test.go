@@ -67,6 +67,27 @@ func TestAskUnanswered(t *testing.T) {
 	}
 }
 
+// TestAskThroughStall: what a call has waited while its host answered others does
+// not count when the host stalls.
+func TestAskThroughStall(t *testing.T) {
+	s := newScripted(t, Config{})
+	for range 400 {
+		s.call(10)
+	}
+	s.sent()
+	for tick := range 60 + 55 { // the time-out is 100
+		s.tick(1)
+		ids := make(map[uint64]int)
+		s.asked(ids)
+		for id := range ids {
+			if tick < 60 {
+				s.receive(wire.Packet{Type: wire.Busy, SenderID: id | 1})
+			}
+		}
+	}
+	s.wantEvents()
+}
+
 // TestAskDeadHost: calls that wait for their turn fail with the others.
 func TestAskDeadHost(t *testing.T) {
 	s := newScripted(t, Config{})
