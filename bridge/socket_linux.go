@@ -13,7 +13,7 @@ import (
 const (
 	// recvCheck is after how many bytes read the size of the receive buffer is
 	// looked at: a getsockopt costs as much as copying 2 KiB.
-	recvCheck = 256 << 10
+	recvCheck = 64 << 10
 	// recvFloor is what SetBuffers makes of the receive window at once if it may.
 	recvFloor = 256 << 10
 
@@ -166,7 +166,8 @@ func (s *socket) endOfData() error {
 }
 
 // checkRecv ends the kernel's tuning of the receive buffer near its bound. The
-// kernel at most doubles the buffer between two looks.
+// kernel makes it four times what was read in a round trip, which may be beyond
+// the bound at once after a pause; then it is made smaller, where that is allowed.
 func (s *socket) checkRecv(n int) {
 	limit := int(s.recvMax.Load())
 	if limit == 0 {
@@ -177,10 +178,13 @@ func (s *socket) checkRecv(n int) {
 		return
 	}
 	s.sinceCheck = 0
-	if size, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF); err == nil && 2*size > limit {
-		if hold(s.fd) == nil {
-			s.recvMax.CompareAndSwap(int64(limit), 0)
-		}
+	size, err := unix.GetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUF)
+	if err != nil || 2*size <= limit {
+		return
+	}
+	// The kernel doubles the value, and sets the lock that hold sets.
+	if size > limit && unix.SetsockoptInt(s.fd, unix.SOL_SOCKET, unix.SO_RCVBUFFORCE, limit/2) == nil || hold(s.fd) == nil {
+		s.recvMax.CompareAndSwap(int64(limit), 0)
 	}
 }
 

@@ -315,5 +315,8 @@ func (w *world) pair() (client, server *Association) {
 	check(w.t, err)
 	eventually(w.t, "server's association", func() bool { return w.serverEvents.count() > n })
 	s := w.serverEvents.last()
+	// Its handshake is over, and the way to it is found, when that is given up.
+	s.mu.Lock()
+	s.mu.Unlock()
 	return c, s
 }
