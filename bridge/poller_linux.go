@@ -98,7 +98,7 @@ func (p *poller) add(fd int) (*socket, error) {
 	p.last++
 	s := &socket{p: p, id: p.last, fd: fd}
 	ev := unix.EpollEvent{
-		Events: unix.EPOLLIN | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
+		Events: unix.EPOLLIN | unix.EPOLLPRI | unix.EPOLLOUT | unix.EPOLLRDHUP | unix.EPOLLET,
 		Fd:     int32(uint32(s.id)),
 		Pad:    int32(uint32(s.id >> 32)),
 	}

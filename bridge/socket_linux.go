@@ -38,6 +38,8 @@ type socket struct {
 	// 0 while it lives. Kept because the kernel reports it once only.
 	errno atomic.Uint32
 	fin   atomic.Bool // FIN was seen before any error
+	// urgent: there was urgent data, at whose mark each read ends, whatever follows.
+	urgent atomic.Bool
 
 	// A read that gave less than it could have emptied the receive buffer, and
 	// until the next event another one would give nothing.
@@ -62,11 +64,14 @@ func (s *socket) event(ev uint32) {
 	if ev&unix.EPOLLRDHUP != 0 && !failed {
 		s.fin.Store(true)
 	}
+	if ev&unix.EPOLLPRI != 0 {
+		s.urgent.Store(true)
+	}
 	s.events.Add(1) // after what Read looks at beside it, before it is called for
 	s.nmu.Lock()
 	defer s.nmu.Unlock()
 	if s.notify != nil {
-		s.notify(ev&(unix.EPOLLIN|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0,
+		s.notify(ev&(unix.EPOLLIN|unix.EPOLLPRI|unix.EPOLLRDHUP|unix.EPOLLHUP|unix.EPOLLERR) != 0,
 			ev&(unix.EPOLLOUT|unix.EPOLLHUP|unix.EPOLLERR) != 0, failed)
 	}
 }
@@ -137,7 +142,7 @@ func (s *socket) Read(p []byte) (int, error) {
 		case n > 0:
 			s.checkRecv(n)
 			// An end that has come already has no event to follow.
-			if n < len(p) && !s.fin.Load() && s.errno.Load() == 0 {
+			if n < len(p) && !s.fin.Load() && !s.urgent.Load() && s.errno.Load() == 0 {
 				s.empty = events
 			}
 			return n, nil

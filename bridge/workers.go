@@ -13,12 +13,38 @@ import (
 type workers struct {
 	max int // awake at a time
 
-	mu         sync.Mutex
-	head, tail *pump // waiting to be run, linked by pump.next
-	awake      int
-	helpers    int       // goroutines between begin and end
-	idle       []*worker // the last one that went to sleep wakes first: its stack is warm
-	closed     bool
+	mu      sync.Mutex
+	queue   pumpList // waiting to be run
+	long    pumpList // had their turn and have more to do: for workers only
+	awake   int
+	helpers int       // goroutines between begin and end that run no pump
+	idle    []*worker // the last one that went to sleep wakes first: its stack is warm
+	closed  bool
+}
+
+// pumpList is linked by pump.next.
+type pumpList struct{ head, tail *pump }
+
+func (l *pumpList) push(p *pump) {
+	p.next = nil
+	if l.tail == nil {
+		l.head = p
+	} else {
+		l.tail.next = p
+	}
+	l.tail = p
+}
+
+func (l *pumpList) pop() *pump {
+	p := l.head
+	if p == nil {
+		return nil
+	}
+	if l.head = p.next; l.head == nil {
+		l.tail = nil
+	}
+	p.next = nil
+	return p
 }
 
 // worker is one goroutine of workers.
@@ -36,22 +62,13 @@ func newWorkers() *workers {
 // nothing once as many workers exist as are needed.
 func (ws *workers) run(p *pump) {
 	ws.mu.Lock()
-	ws.push(p)
+	ws.queue.push(p)
 	// A helper takes one pump without delay; more would wait for each other.
-	if ws.helpers > 0 && ws.head == p {
+	if ws.helpers > 0 && ws.queue.head == p {
 		ws.mu.Unlock()
 		return
 	}
 	ws.start()
-}
-
-func (ws *workers) pop() *pump {
-	p := ws.head
-	if ws.head = p.next; ws.head == nil {
-		ws.tail = nil
-	}
-	p.next = nil
-	return p
 }
 
 // start has a worker look at the queue. It unlocks mu.
@@ -73,21 +90,15 @@ func (ws *workers) start() {
 	w.wake <- struct{}{}
 }
 
-func (ws *workers) push(p *pump) {
-	p.next = nil
-	if ws.tail == nil {
-		ws.head = p
-	} else {
-		ws.tail.next = p
-	}
-	ws.tail = p
-}
-
 // work runs pumps, and sleeps while there are none.
 func (ws *workers) work(w *worker) {
 	for {
 		ws.mu.Lock()
-		if ws.head == nil {
+		p := ws.queue.pop()
+		if p == nil {
+			p = ws.long.pop()
+		}
+		if p == nil {
 			ws.awake--
 			if ws.closed {
 				ws.mu.Unlock()
@@ -100,11 +111,10 @@ func (ws *workers) work(w *worker) {
 			}
 			continue
 		}
-		p := ws.pop()
 		ws.mu.Unlock()
 		if p.run() {
 			ws.mu.Lock()
-			ws.push(p) // others have their turn first
+			ws.long.push(p) // others have their turn first
 			ws.mu.Unlock()
 		}
 	}
@@ -146,20 +156,20 @@ func (ws *workers) end() {
 	ws.mu.Unlock()
 }
 
-// runAll runs the pumps that wait. When one has more to do than its turn allows,
-// that and all others are left to the workers. mu is held, but not while a pump
-// runs.
+// runAll runs the pumps that wait, and leaves those to the workers that have
+// more to do than their turn allows. mu is held, but not while a pump runs; nobody
+// relies on this helper meanwhile.
 func (ws *workers) runAll() {
-	for ws.head != nil {
-		p := ws.pop()
+	for p := ws.queue.pop(); p != nil; p = ws.queue.pop() {
+		ws.helpers--
 		ws.mu.Unlock()
 		more := p.run()
 		ws.mu.Lock()
 		if more {
-			ws.push(p)
+			ws.long.push(p)
 			ws.start()
 			ws.mu.Lock()
-			return
 		}
+		ws.helpers++
 	}
 }

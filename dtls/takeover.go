@@ -71,8 +71,8 @@ func (h *handshake) takeOver(conn *pion.Conn) (*Association, error) {
 	// Events for the association follow one another under its mu; whoever
 	// receives for it now waits a moment.
 	a.mu.Lock()
-	defer a.mu.Unlock()
 	if !h.w.establish(a, h) {
+		a.mu.Unlock()
 		return nil, errStopped
 	}
 	h.mu.Lock()
@@ -80,18 +80,22 @@ func (h *handshake) takeOver(conn *pion.Conn) (*Association, error) {
 	early := h.early
 	h.early, h.size = nil, 0
 	h.mu.Unlock()
-	h.deliverEarly(a, early)
+	rcv := h.deliverEarly(a, early)
+	a.mu.Unlock()
+	if rcv != nil {
+		rcv.Flush()
+	}
 	return a, nil
 }
 
 // deliverEarly opens the records that overtook the end of the handshake, for
-// the holder of a.mu.
-func (h *handshake) deliverEarly(a *Association, early [][]byte) {
+// the holder of a.mu, and gives the receiver that has to be flushed without it,
+// nil if there is none.
+func (h *handshake) deliverEarly(a *Association, early [][]byte) (rcv Receiver) {
 	e := h.w.e
 	a.arrived = path{h.from, h.w} // what came elsewhere was not kept
 	var run [][]byte
 	var size int
-	var rcv Receiver
 	deliver := func() {
 		if len(run) == 0 {
 			return
@@ -125,10 +129,8 @@ func (h *handshake) deliverEarly(a *Association, early [][]byte) {
 		}
 	}
 	deliver()
-	if rcv != nil {
-		rcv.Flush()
-	}
 	a.publish()
+	return rcv
 }
 
 // associate derives the keys and makes the association.

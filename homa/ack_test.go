@@ -293,6 +293,12 @@ func TestTombstones(t *testing.T) {
 		t.Fatalf("%+v", st)
 	}
 	s.tick(1300) // life, and the time that they may be swept late
+	if st := s.e.Stats(); st.Tombstones != 1 {
+		t.Fatalf("%d tombstones although the request came again", st.Tombstones)
+	}
+	s.receive(request)
+	s.wantEvents()
+	s.tick(2600)
 	if st := s.e.Stats(); st.Tombstones != 0 {
 		t.Fatalf("%d tombstones after their life", st.Tombstones)
 	}
@@ -323,5 +329,6 @@ func TestTombstoneOfRefused(t *testing.T) {
 	s.receive(resend(200, 0, -1))
 	s.wantEvents()
 	s.wantSent("RPC_UNKNOWN")
+	s.tick(1300) // the request came again, so that it lives twice as long
 	s.wantIdle()
 }

@@ -145,8 +145,8 @@ type Config struct {
 	// TombstoneLife is how long a served RPC is remembered so that a late duplicate
 	// of its request is dropped, not executed: 1 s, or twice Peer.TimeoutTicks if
 	// that is more, since a client that has no answer sends its request again until
-	// its time-out; negative: not at all. It
-	// also is the time after which a client may reuse an id, which a Linux
+	// its time-out; negative: not at all. As long as a client, whose time-out may be
+	// longer, sends data of the request again, it lives on. It also is the time after which a client may reuse an id, which a Linux
 	// host does when it reboots. MaxTombstones (65,536) bounds them; the oldest go
 	// first.
 	TombstoneLife time.Duration

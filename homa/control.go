@@ -95,7 +95,7 @@ func (e *Engine) takeAck(p *peer, a wire.AckEntry) {
 
 func (e *Engine) acked(p *peer, id uint64) {
 	r := p.served[id]
-	if r == nil || r == tombstone {
+	if r == nil || isTombstone(r) {
 		return
 	}
 	if r.state != Sending {

@@ -139,7 +139,7 @@ func (e *Engine) Called(id uint64) *RPC { return e.calls[id] }
 // client has for it; nil when there is none.
 func (e *Engine) Served(client netip.Addr, id uint64) *RPC {
 	if p := e.lookup(client); p != nil {
-		if r := p.served[id^1]; r != tombstone {
+		if r := p.served[id^1]; !isTombstone(r) {
 			return r
 		}
 	}
@@ -201,6 +201,13 @@ func (e *Engine) Advance(now Instant) {
 	}
 }
 
+// Room gives the time from which on the pacer lets data go that waits for it, and
+// false if none waits. Transmit gives it then; it is part of Deadline, and no timer:
+// no packet that arrives can make it needless.
+func (e *Engine) Room() (Instant, bool) {
+	return e.linkIdle.Add(-e.config.MaxBacklog), e.config.LinkRate > 0 && e.sendable.len() > 0
+}
+
 // Deadline is when Advance must be called, or Transmit because the pacer then
 // has room; false if there is nothing to wait for. It may be in the past.
 func (e *Engine) Deadline() (at Instant, ok bool) {
@@ -216,8 +223,8 @@ func (e *Engine) Deadline() (at Instant, ok bool) {
 	if len(e.askers) > 0 {
 		earlier(e.instantOf(e.fired + 1))
 	}
-	if e.config.LinkRate > 0 && e.sendable.len() > 0 {
-		earlier(e.linkIdle.Add(-e.config.MaxBacklog))
+	if at, ok := e.Room(); ok {
+		earlier(at)
 	}
 	return at, ok
 }

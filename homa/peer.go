@@ -47,8 +47,11 @@ type peer struct {
 	idle               bool
 }
 
-// tombstone stands in peer.served for RPCs that were served before.
-var tombstone = &RPC{state: Dead}
+// A tombstone stands in peer.served for an RPC that was served before; tombstoneHit
+// is one to whose RPC a client has sent data again.
+var tombstone, tombstoneHit = &RPC{state: Dead}, &RPC{state: Dead}
+
+func isTombstone(r *RPC) bool { return r == tombstone || r == tombstoneHit }
 
 func (p *peer) position(heapID) *int32 { return &p.pos }
 
@@ -293,7 +296,7 @@ func (e *Engine) bury(r *RPC) {
 	}
 	if e.tombstones.len() >= e.config.MaxTombstones {
 		e.stats.TombstonesLost++
-		e.unbury()
+		e.unbury(e.tombstones.pop())
 	}
 	r.peer.served[r.id] = tombstone
 	e.ref(r.peer)
@@ -307,8 +310,7 @@ type buried struct {
 	ends Instant
 }
 
-func (e *Engine) unbury() {
-	b := e.tombstones.pop()
+func (e *Engine) unbury(b buried) {
 	delete(b.peer.served, b.id)
 	e.unref(b.peer)
 }
@@ -316,7 +318,15 @@ func (e *Engine) unbury() {
 // sweep forgets tombstones whose life is over and peers that were idle too long.
 func (e *Engine) sweep() {
 	for e.tombstones.len() > 0 && e.tombstones.front().ends <= e.now {
-		e.unbury()
+		b := e.tombstones.pop()
+		if b.peer.served[b.id] == tombstone {
+			e.unbury(b)
+			continue
+		}
+		// The client, whose time-out may be longer than this life, still tries.
+		b.peer.served[b.id] = tombstone
+		b.ends = e.now.Add(e.config.TombstoneLife)
+		e.tombstones.push(b)
 	}
 	for p := e.idle.idleNext; p != &e.idle && p.idleSince.Add(e.config.PeerIdle) <= e.now; p = e.idle.idleNext {
 		e.forget(p)

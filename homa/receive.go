@@ -134,7 +134,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 	if p != nil {
 		r = p.served[id]
 	}
-	if r == nil || r == tombstone {
+	if r == nil || isTombstone(r) {
 		if _, ok := e.ports[k.DstPort]; !ok && !e.config.AnyPort {
 			if e.foreign(k.DstPort) {
 				return
@@ -163,7 +163,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		e.takeNewRequest(from, version, k, length)
 		return
 	}
-	if r == nil || r == tombstone {
+	if r == nil || isTombstone(r) {
 		switch {
 		case k.Type == wire.Resend:
 			answer := rawControl{kind: wire.RPCUnknown, peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: id}
@@ -172,7 +172,8 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 				answer.kind = wire.Busy
 			}
 			e.pushRaw(answer)
-		case r == tombstone && k.Type == wire.Data:
+		case r != nil && k.Type == wire.Data:
+			p.served[id] = tombstoneHit
 			e.stats.DropTombstone++
 		default:
 			e.stats.DropUnknown++

@@ -4,6 +4,7 @@ import (
 	_ "unsafe" // for go:linkname
 
 	gtcpip "gvisor.dev/gvisor/pkg/tcpip"
+	"gvisor.dev/gvisor/pkg/tcpip/header"
 	"gvisor.dev/gvisor/pkg/tcpip/stack"
 	"gvisor.dev/gvisor/pkg/tcpip/transport/tcp"
 )
@@ -43,7 +44,8 @@ func newInliner(s *stack.Stack) inliner {
 // a network header of hlen and a TCP header of tlen bytes, both valid, and its
 // checksum needs no look; it stays the caller's. No lock of an endpoint may be held.
 func (in inliner) deliver(proto gtcpip.NetworkProtocolNumber, id stack.TransportEndpointID, pkt *stack.PacketBuffer, hlen, tlen int) bool {
-	if in.tcp == nil {
+	// Options and extension headers are the network layer's to judge.
+	if in.tcp == nil || hlen != header.IPv4MinimumSize && proto == header.IPv4ProtocolNumber || hlen != header.IPv6MinimumSize && proto == header.IPv6ProtocolNumber {
 		return false
 	}
 	ep, ok := in.stack.FindTransportEndpoint(proto, tcp.ProtocolNumber, id, nicID).(*tcp.Endpoint)

@@ -78,7 +78,7 @@ func (c *client) answer(ex *exchange) bool {
 	}
 	keep := true
 	c.mu.Lock()
-	fault := ex.fault
+	fault, final := ex.fault, ex.final
 	ex.over = fault != nil
 	c.mu.Unlock()
 	switch {
@@ -89,12 +89,19 @@ func (c *client) answer(ex *exchange) bool {
 	default:
 		c.emit([]byte(ex.req.Reply))
 	}
-	keep = keep && !ex.req.Last && !ex.final
-	if !keep {
-		c.flush()
+	keep = keep && !ex.req.Last && !final
+	if !keep || c.alone() {
+		c.flush() // before the books are kept
 	}
 	c.done(ex, keep)
 	return keep
+}
+
+// alone reports that no request is behind the one that is being answered.
+func (c *client) alone() bool {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return len(c.queue) <= 1
 }
 
 // done takes an exchange out of the queue.
@@ -257,6 +264,10 @@ func (c *client) relay(ex *exchange, length int) (keep bool, err error) {
 				return !r.Close, nil
 			}
 			continue
+		}
+		// What has arrived does not wait for what has not.
+		if len(c.out) > 0 && ex.call.Buffered() == 0 && !c.flush() {
+			return false, errStopped
 		}
 		n, err := ex.call.Read(c.response.room())
 		c.response.fill(n)

@@ -213,7 +213,9 @@ func (c *client) broken(fault *framing.Error, req *framing.Request) {
 	if req != nil && ex.call == nil {
 		ex.req, ex.known = *req, true
 	}
+	c.mu.Lock()
 	ex.final = true
+	c.mu.Unlock()
 	c.refuse(ex, fault)
 	c.current = nil
 }

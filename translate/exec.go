@@ -43,7 +43,8 @@ type exec struct {
 	arrived, started time.Duration
 	answered         time.Duration
 	feeding          chan struct{} // closed when a streamed request is over; nil for others
-	early            atomic.Bool   // the response came before its end
+	early            atomic.Bool   // the whole response came before its end
+	short            bool          // the server was not sent all of the request; set before feeding is closed
 }
 
 func (r *Reverse) begin(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) *exec {
@@ -226,11 +227,11 @@ func (x *exec) try() (again bool, err error) {
 		err = x.await(c)
 	}
 	c.dequeue(x)
+	if err != nil {
+		c.fail(err) // before feeding is waited for, which may be waiting for the server
+	}
 	if x.feeding != nil {
 		<-x.feeding
-	}
-	if err != nil {
-		c.fail(err)
 	}
 	x.r.mu.Lock()
 	x.r.leave(c, key)
@@ -281,8 +282,8 @@ func (x *exec) await(c *serverConn) error {
 			done = nil
 			continue
 		}
-		if x.handed != nil {
-			return x.finish(x.handed)
+		if message := c.handed(x); message != nil {
+			return x.finish(message)
 		}
 		if err := c.err(); err != nil {
 			return err

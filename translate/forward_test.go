@@ -186,7 +186,7 @@ func TestCutThrough(t *testing.T) {
 	f := newFabric(t, nil, homa.Config{})
 	here, rest, half := make(chan string, 1), make(chan bool), make(chan bool)
 	message := prefixed(text(500_000))
-	f.handle(t, func(_ context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
+	f.handle(t, func(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
 		first := make([]byte, 50_000)
 		if _, err := io.ReadFull(req, first); err != nil {
 			return err
@@ -202,7 +202,11 @@ func TestCutThrough(t *testing.T) {
 		if _, err := w.Write(first); err != nil {
 			return err
 		}
-		<-half
+		select {
+		case <-half:
+		case <-ctx.Done():
+			return ctx.Err()
+		}
 		_, err = w.Write(more)
 		return err
 	})

@@ -215,7 +215,7 @@ func expect(t testing.TB, c net.Conn, want string) {
 	got := make([]byte, len(want))
 	n, err := io.ReadFull(c, got)
 	if err != nil || string(got) != want {
-		t.Fatalf("got %.200q, want %.200q: %v", got[:n], want, err)
+		t.Fatalf("got %d bytes, %.100q; want %d, %.100q: %v", n, got[:n], len(want), want, err)
 	}
 }
 

@@ -22,6 +22,8 @@ type Call interface {
 	Response() (int, error)
 	// Read returns the next bytes of the response; io.EOF after the last.
 	Read(p []byte) (int, error)
+	// Buffered is how many bytes Read would give without waiting, at most.
+	Buffered() int
 	// Close ends the call. It may be called at any time, more than once.
 	Close() error
 	// Ready reports whether Response would return at once.

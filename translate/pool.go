@@ -251,6 +251,7 @@ func (r *Reverse) dispatch() {
 // adopt makes a connection one of a server's, with nobody on it. It needs mu.
 func (r *Reverse) adopt(s *server, conn net.Conn, client netip.AddrPort) *serverConn {
 	c := newServerConn(r, s, conn, client)
+	c.idleSince = time.Now() // until it is used, in a moment
 	s.conns = append(s.conns, c)
 	r.open[c] = struct{}{}
 	r.conns.Add(1)

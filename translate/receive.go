@@ -59,24 +59,25 @@ func (x *exec) receive(c *serverConn) error {
 func (x *exec) pass(c *serverConn, r *framing.Result) error {
 	if x.answered == 0 {
 		x.answered = x.now()
-		if x.feeding != nil && x.sent.Load() == 0 {
-			// The server answers before it has the request: what is left of that is not
-			// for it, and nothing else may follow on this connection.
-			x.early.Store(true)
-			c.retire()
-			_ = c.conn.SetWriteDeadline(past) // if it fails, so does writing
-		}
 	}
-	c.expected.Store(1) // each further byte is
 	if r.Refused != nil {
 		return badResponse(r.Refused)
+	}
+	if r.End {
+		x.cut(c)
+	}
+	// A server may answer while it reads, and wait for the rest of the request: what
+	// comes of the answer is kept meanwhile.
+	feeds := x.feeds()
+	if !feeds {
+		c.expected.Store(1) // each further byte is
 	}
 	if x.gone != nil {
 		return nil // the client: it is read to get at the next one
 	}
 	var err error
 	switch {
-	case r.Length < 0:
+	case r.Length < 0 || feeds && !x.begun:
 		if !x.held.add(r.Data) {
 			return errBuffered
 		}
@@ -95,6 +96,36 @@ func (x *exec) pass(c *serverConn, r *framing.Result) error {
 		}
 	}
 	return nil
+}
+
+// feeds reports whether the request is still being sent.
+func (x *exec) feeds() bool {
+	if x.feeding == nil {
+		return false
+	}
+	select {
+	case <-x.feeding:
+		return false
+	default:
+		return true
+	}
+}
+
+// cut follows the end of the response: what is left of the request is not for the
+// server, and if there was any, nothing else may follow on this connection.
+func (x *exec) cut(c *serverConn) {
+	if x.feeding == nil {
+		return
+	}
+	if x.feeds() {
+		x.early.Store(true)
+		_ = c.conn.SetWriteDeadline(past) // if it fails, so does writing
+		<-x.feeding
+		_ = c.conn.SetWriteDeadline(time.Time{})
+	}
+	if x.short {
+		c.retire()
+	}
 }
 
 // start begins the response, whose length is known now, with what was held of it.
@@ -151,11 +182,15 @@ func (x *exec) feed(c *serverConn) error {
 	}
 	refused := false // by the server
 	put := func(p []byte) {
-		if len(p) == 0 || refused || x.early.Load() {
+		if len(p) == 0 {
+			return
+		}
+		if refused || x.early.Load() {
+			x.short = true
 			return
 		}
 		if _, err := c.put(p); err != nil {
-			refused = true
+			refused, x.short = true, true
 		}
 	}
 	put(out)

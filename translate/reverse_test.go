@@ -342,6 +342,27 @@ func TestEarlyResponse(t *testing.T) {
 	}
 }
 
+// TestAnswerWhileReading has a server that answers what it reads as it comes, and
+// needs the whole request to end its answer.
+func TestAnswerWhileReading(t *testing.T) {
+	f := newFabric(t, nil, homa.Config{})
+	var conns atomic.Int32
+	addr := scripted(t, func(n int, conn *net.TCPConn, r *bufio.Reader) {
+		conns.Store(int32(n))
+		_, _ = io.Copy(conn, r)
+	})
+	f.reverse(t, framingOf(t, prefixConfig), nil, addr)
+	for _, n := range []int{900_000, 10, 200_000} {
+		message := string(prefixed(text(n)))
+		if got, err := f.call(t, message); got != message {
+			t.Errorf("%d bytes of %d came back, %v", len(got), len(message), err)
+		}
+	}
+	if conns.Load() != 1 {
+		t.Errorf("%d connections", conns.Load())
+	}
+}
+
 // TestSmuggling lets no message through that is not exactly one request.
 func TestSmuggling(t *testing.T) {
 	f := quick(t)

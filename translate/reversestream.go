@@ -152,7 +152,7 @@ func (r *Reverse) openStream(ctx context.Context, req *rpc.Request, h *framing.C
 func (r *Reverse) enroll(s *reverseStream) bool {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed {
+	if r.closed || r.streams[s.key] != nil { // another RPC opened it at the same time
 		return false
 	}
 	if len(r.streams) >= 2*r.rule.Limits.ServerConns {
@@ -202,7 +202,7 @@ func (s *reverseStream) connect(ctx context.Context) error {
 		var conn net.Conn
 		conn, err = r.dialServer(ctx, server, s.key.client)
 		r.mu.Lock()
-		err = r.dialed(server, conn, err)
+		err = r.dialed(ctx, server, conn, err)
 		r.mu.Unlock()
 		if err == nil {
 			s.server, s.conn = server, conn

@@ -51,7 +51,7 @@ func (r *Reverse) connectTo(ctx context.Context, s *server, client netip.AddrPor
 	conn, err := r.dialServer(ctx, s, client)
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if err := r.dialed(s, conn, err); err != nil {
+	if err := r.dialed(ctx, s, conn, err); err != nil {
 		return nil, err
 	}
 	return r.adopt(s, conn, client), nil
@@ -70,8 +70,9 @@ func (r *Reverse) dialServer(ctx context.Context, s *server, client netip.AddrPo
 	return conn, err
 }
 
-// dialed ends the count of a dialing and keeps the health of the server. It needs mu.
-func (r *Reverse) dialed(s *server, conn net.Conn, err error) error {
+// dialed ends the count of a dialing for ctx and keeps the health of the server. It
+// needs mu.
+func (r *Reverse) dialed(ctx context.Context, s *server, conn net.Conn, err error) error {
 	s.dialing--
 	s.dials++
 	switch {
@@ -80,6 +81,8 @@ func (r *Reverse) dialed(s *server, conn net.Conn, err error) error {
 			reset(conn)
 		}
 		return errClosed
+	case err != nil && ctx.Err() != nil:
+		r.dispatch() // the client gave up, which says nothing of the server
 	case err != nil:
 		s.dialFailures++
 		r.connsRefused.Add(1)
@@ -155,7 +158,7 @@ func (r *Reverse) runProbe(s *server) {
 	conn, err := r.dialServer(r.ctx, s, netip.AddrPort{})
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.dialed(s, conn, err) == nil {
+	if r.dialed(r.ctx, s, conn, err) == nil {
 		reset(conn)
 		r.dispatch()
 	}

@@ -125,6 +125,13 @@ func (c *serverConn) first(x *exec) bool {
 	return c.turns[0] == x
 }
 
+// handed gives the response of x that another request has read, nil if none has.
+func (c *serverConn) handed(x *exec) []byte {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return x.handed
+}
+
 // hand gives a whole response to the request with its key, if there is one.
 func (c *serverConn) hand(key uint64, message []byte) {
 	c.mu.Lock()
@@ -212,13 +219,24 @@ func (c *serverConn) check(now int64) {
 	late := func(since int64) bool { return since != 0 && now-since >= int64(c.r.request) }
 	read, expected := c.reading.Load(), c.expected.Load()
 	if late(c.writing.Load()) || read != 0 && expected != 0 && late(max(read, expected)) {
-		go c.fail(errLateTCP) // a reset may take a moment
+		c.failLater(errLateTCP)
 		return
 	}
 	c.mu.Lock()
 	gone := len(c.turns) == 1 && c.turns[0].ctx.Err() != nil
 	c.mu.Unlock()
 	if gone && read != 0 {
-		go c.fail(errEarlyEnd)
+		c.failLater(errEarlyEnd)
+	}
+}
+
+// failLater fails c, which nobody takes from now on, in another goroutine: a reset
+// may take a moment, and mu of the Reverse is held.
+func (c *serverConn) failLater(err error) {
+	if c.failure.CompareAndSwap(nil, &err) {
+		go func() {
+			reset(c.conn)
+			c.wakeAll()
+		}()
 	}
 }

@@ -3,6 +3,14 @@ package tunnel
 import (
 	"sync"
 	"sync/atomic"
+	"time"
+)
+
+const (
+	// mostInline is how many bytes may wait that are sent by whoever ends a turn.
+	mostInline = 16 << 10
+	// longSend is after how long he leaves other links to their goroutines.
+	longSend = time.Millisecond
 )
 
 // corks are the turns that are under way: while there are any, small segments
@@ -32,9 +40,10 @@ func (n *Node) cork(l *Link) {
 	c.mu.Lock()
 	c.links = append(c.links, l)
 	c.mu.Unlock()
-	// The turn may have ended since its cork was looked at.
+	// The turn may have ended since its cork was looked at. The caller may hold
+	// locks, so the link's goroutine has to send.
 	if c.n.Load() == 0 {
-		n.sendCorked()
+		l.queue.signal()
 	}
 }
 
@@ -51,11 +60,25 @@ func (n *Node) sendCorked() {
 	}
 	batch := outbounds.Get().(*[]outbound)
 	for i, l := range links {
+		links[i] = nil
+		// Bulk has joined what waits: its sender is awake, and may have to wait
+		// for a socket, which this goroutine should not.
+		if l.queue.depth() > mostInline {
+			l.queue.signal()
+			continue
+		}
 		// If somebody else sends, that goes on until the queue is empty.
+		start := n.now()
 		if *batch = l.drain(*batch); l.queue.depth() > 0 {
 			l.queue.signal()
 		}
-		links[i] = nil
+		if n.now()-start > int64(longSend) { // a full socket: the others need not wait for it
+			for k, l := range links[i+1:] {
+				l.queue.signal()
+				links[i+1+k] = nil
+			}
+			break
+		}
 	}
 	outbounds.Put(batch)
 	c.keep(links)

@@ -290,6 +290,13 @@ func (q *queue) done() {
 	}
 }
 
+// unsent reports whether something waits or is being sent.
+func (q *queue) unsent() bool {
+	q.mu.Lock()
+	defer q.mu.Unlock()
+	return q.count > 0 || q.busy
+}
+
 // depth returns the bytes that wait.
 func (q *queue) depth() int {
 	q.mu.Lock()

@@ -69,7 +69,7 @@ func (l *Link) transmit() {
 			l.queue.close()
 			return
 		case <-l.quit:
-			for l.queue.depth() > 0 { // somebody may be sending, for moments
+			for l.queue.unsent() { // somebody may be sending, for moments
 				batch = l.drain(batch)
 				runtime.Gosched()
 			}

@@ -130,6 +130,13 @@ func (c *Call) Response() (int, error) {
 // after the last. A response that is not read holds back the server.
 func (c *Call) Read(p []byte) (int, error) { return c.wrap(c.s.readSome(c.ctx, p)) }
 
+// Buffered gives how many bytes Read would give without waiting, at most.
+func (c *Call) Buffered() int {
+	c.s.node.mu.Lock()
+	defer c.s.node.mu.Unlock()
+	return c.s.rpc.Buffered()
+}
+
 // Close ends the call; what was not read is dropped. Calls that wait fail with
 // ErrAborted. It returns nil.
 func (c *Call) Close() error {

@@ -183,6 +183,9 @@ func (n *Node) arm(now homa.Instant) {
 	}
 	if n.overdue != 0 {
 		at = max(at, n.overdue.Add(maxOverdue))
+		if room, ok := n.engine.Room(); ok {
+			at = min(at, room) // sending waits for no packet
+		}
 	}
 	n.armed = max(at, 1)
 	n.timer.Reset(time.Duration(at - now))
@@ -226,6 +229,7 @@ const maxOverdue = 20 * time.Millisecond
 func (n *Node) advance(now homa.Instant) {
 	at, ok := n.engine.Deadline()
 	if !ok || at > now {
+		n.overdue = 0
 		return
 	}
 	if n.overdue == 0 {
