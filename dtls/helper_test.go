@@ -317,6 +317,6 @@ func (w *world) pair() (client, server *Association) {
 	s := w.serverEvents.last()
 	// Its handshake is over, and the way to it is found, when that is given up.
 	s.mu.Lock()
-	s.mu.Unlock()
+	defer s.mu.Unlock()
 	return c, s
 }

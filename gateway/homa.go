@@ -86,7 +86,9 @@ func engineConfig(h *config.Homa, version wire.Version) rpc.Config {
 			ResendTicks: int(h.Resend / tick), ResendInterval: int(h.Resend / tick), TimeoutTicks: int(h.Timeout / tick),
 		},
 		ClientPort: h.ClientPort, LinkRate: h.LinkRate, GrantRate: h.LinkRate,
-		MaxIncoming: h.Incoming, ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
+		// What the oldest message is granted out of turn comes out of the same.
+		FIFOGrantIncrement: min(50_000, h.Incoming/8),
+		MaxIncoming:        h.Incoming, ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
 	}}
 }
 

@@ -323,7 +323,9 @@ func (c *client) end(ex *exchange) {
 	if !ex.over {
 		ex.sent, ex.ready = c.now(), true
 	}
-	c.changed.Broadcast()
+	if ex.pushed {
+		c.changed.Broadcast() // else push does
+	}
 	c.mu.Unlock()
 	c.push(ex)
 }

@@ -174,7 +174,8 @@ func (x *exec) stream(c *serverConn) {
 // feed writes the request as it arrives. When the server has stopped reading, the
 // rest is dropped: it may have answered.
 func (x *exec) feed(c *serverConn) error {
-	in := window{large: x.r.large}
+	// What is streamed is large, and each small read would be a small packet.
+	in := window{large: x.r.large, buf: x.r.large.get(), borrowed: true}
 	defer in.release()
 	out, err := x.encoder.Begin(nil, int64(x.rpc.Len()), nil)
 	if err != nil {
@@ -212,6 +213,7 @@ func (x *exec) feed(c *serverConn) error {
 			}
 			continue
 		}
+		in.filled = true // which keeps the large buffer
 		n, err := x.rpc.Read(in.room())
 		in.fill(n)
 		if n == 0 && err != nil {

@@ -102,10 +102,15 @@ func (n *Node) open(ctx context.Context, at netip.AddrPort, s *stream, to netip.
 		return nil, fmt.Errorf("call %s: %w", to, err)
 	}
 	n.dispatch(b)
-	c := &Call{s: s, ctx: ctx, to: to}
-	c.stop = context.AfterFunc(ctx, func() { _ = s.abort(context.Cause(ctx)) }) // calls return it
+	c := &Call{s: s, ctx: ctx, to: to, stop: never}
+	if ctx.Done() != nil {
+		c.stop = context.AfterFunc(ctx, func() { _ = s.abort(context.Cause(ctx)) }) // calls return it
+	}
 	return c, nil
 }
+
+// never stops nothing: the context does not end.
+func never() bool { return true }
 
 // wrap names the server in an error, but not in io.EOF.
 func (c *Call) wrap(n int, err error) (int, error) { return n, wrapCall(c.to, err) }
