@@ -16,7 +16,7 @@ import (
 
 // stopPatience is how long a program may take to end after SIGTERM; a daemon
 // drains its flows meanwhile.
-const stopPatience = 15 * time.Second
+const stopPatience = 30 * time.Second
 
 // Lab is a network with the programs that run in it.
 type Lab struct {
