@@ -157,8 +157,8 @@ func (s *stand) setSegmentation(on bool) error {
 func (s *stand) close() error {
 	for _, p := range []*testnet.Process{s.ends.client, s.ends.gateway} {
 		if p != nil {
-			// How it ends is not what is measured.
-			_ = p.Stop(5 * time.Second)
+			// How it ends is not what is measured; thousands of flows take a while.
+			_ = p.Stop(30 * time.Second)
 		}
 	}
 	err := errors.Join(s.Lab.Close(), s.RemoveDir())
