@@ -90,18 +90,11 @@ func (c *client) answer(ex *exchange) bool {
 		c.emit([]byte(ex.req.Reply))
 	}
 	keep = keep && !ex.req.Last && !final
-	if !keep || c.alone() {
-		c.flush() // before the books are kept
+	if !keep {
+		c.flush()
 	}
 	c.done(ex, keep)
 	return keep
-}
-
-// alone reports that no request is behind the one that is being answered.
-func (c *client) alone() bool {
-	c.mu.Lock()
-	defer c.mu.Unlock()
-	return len(c.queue) <= 1
 }
 
 // done takes an exchange out of the queue.
