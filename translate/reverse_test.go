@@ -306,7 +306,7 @@ func TestPipelined(t *testing.T) {
 			})
 		}
 		wg.Wait()
-	eventually(t, "the end of the last request", func() bool { return r.Stats().Outstanding == 0 })
+		eventually(t, "the end of the last request", func() bool { return r.Stats().Outstanding == 0 })
 		if s := r.Stats(); s.ConnsTotal != 1 || s.Requests != 200 || s.Outstanding+s.Waiting != 0 || s.Servers[0].Outstanding != 0 {
 			t.Errorf("%+v", s)
 		}
