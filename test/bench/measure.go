@@ -81,7 +81,7 @@ func measurements(o options, m mode) (list []measurement) {
 func throughput(ctx context.Context, s *stand, key string, test lab.IperfOptions) ([]sample, error) {
 	ctx, cancel := context.WithTimeout(ctx, time.Duration(test.Seconds)*time.Second+iperfPatience)
 	defer cancel()
-	machineBefore, err := readMachineTime()
+	machineBefore, err := lab.ReadMachineTime()
 	if err != nil {
 		return nil, err
 	}
@@ -97,7 +97,7 @@ func throughput(ctx context.Context, s *stand, key string, test lab.IperfOptions
 	if err != nil {
 		return nil, err
 	}
-	machineAfter, err := readMachineTime()
+	machineAfter, err := lab.ReadMachineTime()
 	if err != nil {
 		return nil, err
 	}
@@ -108,7 +108,7 @@ func throughput(ctx context.Context, s *stand, key string, test lab.IperfOptions
 			samples = append(samples, sample{key + "-cpu-" + end.key, (after[i].CPU - before[i].CPU).Seconds() / gigabytes})
 		}
 	}
-	used := machineAfter.minus(machineBefore)
+	used := machineAfter.Sub(machineBefore)
 	samples = append(samples, sample{key + "-cpu-machine", used.Busy.Seconds() / gigabytes})
 	if used.Busy > 0 {
 		samples = append(samples, sample{key + "-softirq", 100 * used.SoftIRQ.Seconds() / used.Busy.Seconds()})

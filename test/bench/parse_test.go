@@ -6,27 +6,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
-	"time"
 )
-
-func TestParseMachineTime(t *testing.T) {
-	got, err := parseMachineTime("cpu  100 20 300 4000 50 6 70 8 9 10\ncpu0 1 2 3\n")
-	want := machineTime{Busy: 4960 * time.Millisecond, SoftIRQ: 700 * time.Millisecond, Stolen: 80 * time.Millisecond}
-	if err != nil || got != want {
-		t.Errorf("%+v, %v; want %+v", got, err, want)
-	}
-	if d := got.minus(machineTime{Busy: time.Second, SoftIRQ: time.Second, Stolen: time.Second}); d.Busy != 3960*time.Millisecond {
-		t.Errorf("difference %+v", d)
-	}
-	for _, bad := range []string{"", "cpu 1 2 3", "cpu0 1 2 3 4 5 6 7 8", "cpu 1 2 3 4 x 6 7 8"} {
-		if _, err := parseMachineTime(bad); err == nil {
-			t.Errorf("%q is taken", bad)
-		}
-	}
-	if _, err := readMachineTime(); err != nil {
-		t.Error(err)
-	}
-}
 
 func TestParentOf(t *testing.T) {
 	if got, err := parentOf("7 (a (strange) name 1 2) S 42 7 7 0"); err != nil || got != 42 {

@@ -9,6 +9,8 @@ import (
 	"path/filepath"
 	"slices"
 	"time"
+
+	"github.com/tougw/tougw/test/lab"
 )
 
 // results is all that was measured, as results.json has it.
@@ -35,7 +37,7 @@ type results struct {
 	Micro      []microResult `json:"micro,omitempty"`
 	MicroError string        `json:"micro_error,omitempty"`
 
-	machineStart machineTime
+	machineStart lab.MachineTime
 }
 
 // peer is a contender in the results.
@@ -99,11 +101,11 @@ type observation struct {
 func newResults(ctx context.Context, o options, all []*contender) *results {
 	r := &results{
 		When: time.Now().UTC().Truncate(time.Second), Machine: thisMachine(ctx), Full: o.full, Rounds: o.rounds,
-		Seconds: o.time.Seconds(), LoadStart: loadAverage(),
+		Seconds: o.time.Seconds(), LoadStart: lab.LoadAverage(),
 	}
 	// Without /proc/stat the time that was stolen is not known; the
 	// measurements will say so.
-	r.machineStart, _ = readMachineTime()
+	r.machineStart, _ = lab.ReadMachineTime()
 	for _, c := range all {
 		r.Peers = append(r.Peers, &peer{Name: c.name, About: c.about, kernel: c.kernel})
 	}
@@ -179,9 +181,9 @@ func (r *results) failed(name string, f failure) {
 // them and gives every empty cell its reason.
 func (r *results) finish() {
 	r.Took = time.Since(r.When).Seconds()
-	r.LoadEnd = loadAverage()
-	if now, err := readMachineTime(); err == nil {
-		r.Stolen = now.minus(r.machineStart).Stolen.Seconds()
+	r.LoadEnd = lab.LoadAverage()
+	if now, err := lab.ReadMachineTime(); err == nil {
+		r.Stolen = now.Sub(r.machineStart).Stolen.Seconds()
 	}
 	var sorted []*line
 	for _, s := range sections() {

@@ -4,10 +4,11 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"runtime"
 	"slices"
 	"strings"
 	"time"
+
+	"github.com/tougw/tougw/test/lab"
 )
 
 // session is one run of the benchmark.
@@ -265,36 +266,14 @@ func (s *session) turn(ctx context.Context, round int, m mode, what measurement)
 	return nil
 }
 
-// A run during which the hypervisor took more than stolenShare of the processors
-// tells about other machines, and is repeated, up to mostRepeats times, whatever
-// it gave. It hits those most that have to wait for each other.
-const (
-	stolenShare = 0.03
-	mostRepeats = 2
-)
-
-// undisturbed does run until the hypervisor leaves it alone, or for the last time.
-func (s *session) undisturbed(ctx context.Context, run func() ([]sample, error)) ([]sample, error) {
-	for repeats := 0; ; repeats++ {
-		start := time.Now()
-		before, err := readMachineTime()
-		if err != nil {
-			return nil, err
-		}
-		samples, err := run()
-		if err != nil || repeats == mostRepeats || ctx.Err() != nil || s.late() {
-			return samples, err
-		}
-		after, err := readMachineTime()
-		if err != nil {
-			return nil, err
-		}
-		all := time.Since(start) * time.Duration(runtime.NumCPU())
-		if float64(after.minus(before).Stolen) <= stolenShare*float64(all) {
-			return samples, nil
-		}
-		s.results.Repeated++
-	}
+// undisturbed does run until the hypervisor leaves it alone.
+func (s *session) undisturbed(ctx context.Context, run func() ([]sample, error)) (samples []sample, err error) {
+	_, repeats, err := lab.Undisturbed(ctx, func() (err error) {
+		samples, err = run()
+		return err
+	}, func() bool { return !s.late() })
+	s.results.Repeated += repeats
+	return samples, err
 }
 
 // note records what a run gave, and a failure with its reason.
@@ -316,7 +295,7 @@ func (s *session) note(ctx context.Context, c *contender, m mode, round int, wha
 }
 
 func (s *session) record(name string, m mode, round int, samples []sample) {
-	at, load := time.Since(s.start).Seconds(), loadAverage()
+	at, load := time.Since(s.start).Seconds(), lab.LoadAverage()
 	for _, sample := range samples {
 		s.results.add(name, m, sample, observation{Round: round + 1, At: at, Load: load})
 	}

@@ -30,26 +30,30 @@ func TestMeasure(t *testing.T) {
 		t.Fatalf("%v: %s", err, out)
 	}
 	o := &options{
-		tougw: tougw, duration: 200 * time.Millisecond, loaded: time.Second, rounds: 1, rate: 300_000_000, queue: 128 << 10,
+		tougw: tougw, duration: 200 * time.Millisecond, loaded: time.Second, rounds: 1, rates: []int64{100_000_000, 300_000_000}, queue: 128 << 10,
 		rows: regexp.MustCompile("^Redis GET 100 B, 1 connection$|^HTTP 100 B, 1 connection$|shaped"),
 	}
 	r, err := measure(context.Background(), o)
 	if err != nil {
 		t.Fatal(err)
 	}
-	for _, row := range []string{"Redis GET 100 B, 1 connection", "Redis SET 100 B, 1 connection", "HTTP 100 B, 1 connection", rowShapedIdle, rowShapedLoaded} {
+	rows := []string{"Redis GET 100 B, 1 connection", "Redis SET 100 B, 1 connection", "HTTP 100 B, 1 connection"}
+	for _, rate := range o.rates {
+		rows = append(rows, atRate(rowShapedIdle, rate), atRate(rowShapedLoaded, rate))
+	}
+	for _, row := range rows {
 		for _, way := range []string{direct, oneProxy, twoProxies, translator} {
-			shaped := row == rowShapedIdle || row == rowShapedLoaded
-			if shaped && way == oneProxy {
+			if strings.Contains(row, "shaped") && way == oneProxy {
 				continue
 			}
 			c := r.cell(row, way)
-			if f := c.Median; len(c.Runs) != 1 || f.PerSecond <= 0 || f.P50 <= 0 || f.P99 < f.P50 || (f.Bulk > 0) != (row == rowShapedLoaded) {
+			if f := c.Median; len(c.Runs) != 1 || f.PerSecond <= 0 || f.P50 <= 0 || f.P99 < f.P50 || f.Busy <= 0 || f.Busy > 1 ||
+				(f.Bulk > 0) != strings.HasPrefix(row, rowShapedLoaded) {
 				t.Errorf("%s, %s: %+v", row, way, c)
 			}
 		}
 	}
-	if len(r.Goals) != 5 {
+	if len(r.Goals) != 7 {
 		t.Errorf("goals: %+v", r.Goals)
 	}
 }
@@ -111,7 +115,7 @@ func TestTable(t *testing.T) {
 	for line := range strings.Lines(b.String()) {
 		words := strings.Fields(line)
 		if len(words) > 0 {
-			got = append(got, strings.Join(words[:len(words)-1], " ")) // but the load
+			got = append(got, strings.Join(words[:len(words)-1], " ")) // but how busy
 		}
 	}
 	want := []string{

@@ -25,8 +25,9 @@ type figure struct {
 	P99       float64 `json:"p99_us"`
 	// Bulk is the rate of the transfers beside the requests, in bit/s.
 	Bulk float64 `json:"transfer_bits_per_second,omitempty"`
-	// Load is the load average of a minute after the run.
-	Load float64 `json:"load"`
+	// Busy is the share of all processors' time that was used, 0 to 1: near 1 a
+	// figure tells of them, not of the network.
+	Busy float64 `json:"busy"`
 }
 
 // payload is the size of values, of SET and GET, and of web pages.

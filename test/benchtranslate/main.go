@@ -15,6 +15,8 @@ import (
 	"os"
 	"os/signal"
 	"regexp"
+	"strconv"
+	"strings"
 	"syscall"
 	"time"
 
@@ -27,8 +29,8 @@ type options struct {
 	duration time.Duration // of each run on an idle link
 	loaded   time.Duration // of each run beside transfers
 	rounds   int
-	rate     int64 // bit/s of the shaped link
-	queue    int   // bytes of each of its queues
+	rates    []int64 // bit/s of the shaped link, one after the other
+	queue    int     // bytes of each of its queues
 	rows     *regexp.Regexp
 	json     string
 }
@@ -46,7 +48,7 @@ func run() error {
 	flag.DurationVar(&o.duration, "duration", 1200*time.Millisecond, "`TIME` of each run on an idle link")
 	flag.DurationVar(&o.loaded, "loaded", 4*time.Second, "`TIME` of each run beside transfers")
 	flag.IntVar(&o.rounds, "rounds", 3, "`NUMBER` of rounds; the table has their medians")
-	megabits := flag.Int("rate", 300, "rate of the shared link in `MBIT/S`")
+	rates := flag.String("rate", "100,300", "rates of the shared link, one after the other, in `MBIT/S`")
 	flag.IntVar(&o.queue, "queue", 128<<10, "size of each of its queues in `BYTES`")
 	rows := flag.String("rows", "", "only the rows that match this `REGEXP`")
 	flag.StringVar(&o.json, "json", "", "also write the results to `FILE` as JSON")
@@ -55,11 +57,17 @@ func run() error {
 	if o.rows, err = regexp.Compile(*rows); err != nil {
 		return fmt.Errorf("-rows: %w", err)
 	}
-	if flag.NArg() > 0 || o.duration <= 0 || o.loaded <= 0 || o.rounds < 1 || *megabits < 1 || *megabits > 100_000 || o.queue < 3000 {
+	if flag.NArg() > 0 || o.duration <= 0 || o.loaded <= 0 || o.rounds < 1 || o.queue < 3000 {
 		flag.Usage()
 		return errors.New("bad arguments")
 	}
-	o.rate = int64(*megabits) * 1_000_000
+	for text := range strings.SplitSeq(*rates, ",") {
+		megabits, err := strconv.ParseUint(text, 10, 16)
+		if err != nil || megabits == 0 {
+			return fmt.Errorf("-rate: %q is no rate of 1 to 65535 Mbit/s", text)
+		}
+		o.rates = append(o.rates, int64(megabits)*1_000_000)
+	}
 	if err := testnet.Probe(); err != nil {
 		return err
 	}

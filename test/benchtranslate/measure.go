@@ -93,7 +93,11 @@ func (w *world) idle(ctx context.Context, o *options, r *results) error {
 				if err := context.Cause(ctx); err != nil {
 					return err
 				}
-				figures, err := j.run(ctx, to)
+				var figures []figure
+				err := r.undisturbed(ctx, func() (err error) {
+					figures, err = j.run(ctx, to)
+					return err
+				}, &figures)
 				if err != nil {
 					return fmt.Errorf("%s, %s: %w", j.rows[0], to.name, err)
 				}
@@ -110,20 +114,18 @@ func (w *world) idle(ctx context.Context, o *options, r *results) error {
 	return nil
 }
 
-// Names of the rows of the shaped link.
+// Beginnings of the names of the rows of the shaped link; its rate follows.
 const (
 	rowShapedIdle   = "Redis GET 100 B, shaped link, idle"
 	rowShapedLoaded = "Redis GET 100 B beside 1 MB transfers, shaped link"
 )
 
+func atRate(row string, rate int64) string { return fmt.Sprintf("%s, %d Mbit/s", row, rate/1_000_000) }
+
 // loaded measures small requests beside transfers over a link of limited rate.
 func (w *world) loaded(ctx context.Context, o *options, r *results) (err error) {
 	if !o.rows.MatchString(rowShapedIdle) && !o.rows.MatchString(rowShapedLoaded) {
 		return nil
-	}
-	// Windows that fit the link, as an administrator would set them.
-	if err := w.translate(ctx, fmt.Sprintf("{timeout: 2s, link_rate: %dMbit, unscheduled: 10000, incoming: %dKiB}", o.rate/1_000_000, 3*o.queue/4>>10)); err != nil {
-		return err
 	}
 	for _, p := range []string{fmt.Sprint(redisPort), fmt.Sprint(bulkPort)} {
 		if _, err := w.Server.Run(ctx, "redis-cli", "-p", p, "set", "small", smallValue); err != nil {
@@ -134,36 +136,55 @@ func (w *world) loaded(ctx context.Context, o *options, r *results) (err error) 
 		return err
 	}
 	defer func() { err = errors.Join(err, w.unshape(ctx), w.segment(ctx, true)) }()
-	for _, bulk := range []bool{false, true} {
-		row := rowShapedIdle
-		if bulk {
-			row = rowShapedLoaded
+	for _, rate := range o.rates {
+		// Windows that fit the link, as an administrator would set them.
+		if err := w.translate(ctx, fmt.Sprintf("{timeout: 2s, link_rate: %dMbit, unscheduled: 10000, incoming: %dKiB}", rate/1_000_000, 3*o.queue/4>>10)); err != nil {
+			return err
 		}
-		if !o.rows.MatchString(row) {
-			continue
+		for _, bulk := range []bool{false, true} {
+			if err := w.shared(ctx, o, r, rate, bulk); err != nil {
+				return err
+			}
 		}
-		for round := range o.rounds {
-			for _, queue := range []struct{ name, leaf string }{{"", fifo(o)}, {", fq_codel", codel(o)}} {
-				err := w.tryShape(ctx, o, queue.leaf)
-				if err != nil && !errors.Is(err, errNoQueue) {
+	}
+	return nil
+}
+
+// shared measures all ways over a link of a rate, with transfers or without.
+func (w *world) shared(ctx context.Context, o *options, r *results, rate int64, bulk bool) error {
+	row := rowShapedIdle
+	if bulk {
+		row = rowShapedLoaded
+	}
+	if !o.rows.MatchString(row) {
+		return nil
+	}
+	row = atRate(row, rate)
+	for round := range o.rounds {
+		for _, queue := range []struct{ name, leaf string }{{"", fifo(o)}, {", fq_codel", codel(o)}} {
+			shaped := w.tryShape(ctx, o, rate, queue.leaf)
+			if shaped != nil && !errors.Is(shaped, errNoQueue) {
+				return shaped
+			}
+			for _, to := range ways {
+				name := to.name + queue.name
+				if to.name == oneProxy || queue.name != "" && !bulk {
+					continue
+				}
+				if shaped != nil {
+					r.missing(row, name, "not in this kernel")
+					continue
+				}
+				figures := make([]figure, 1)
+				err := r.undisturbed(ctx, func() (err error) {
+					figures[0], err = w.beside(ctx, o, to, bulk)
 					return err
+				}, &figures)
+				if err != nil {
+					return fmt.Errorf("%s, %s: %w", row, name, err)
 				}
-				for _, to := range ways {
-					name := to.name + queue.name
-					if to.name == oneProxy || queue.name != "" && !bulk {
-						continue
-					}
-					if err != nil {
-						r.missing(row, name, "not in this kernel")
-						continue
-					}
-					f, err := w.beside(ctx, o, to, bulk)
-					if err != nil {
-						return fmt.Errorf("%s, %s: %w", row, name, err)
-					}
-					r.add(row, name, f)
-					progress(row, name, round+1)
-				}
+				r.add(row, name, figures[0])
+				progress(row, name, round+1)
 			}
 		}
 	}

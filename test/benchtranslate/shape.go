@@ -80,9 +80,9 @@ func (w *world) unshape(ctx context.Context) error {
 }
 
 // tryShape is shape, with errNoQueue where it is the leaf that this kernel lacks.
-func (w *world) tryShape(ctx context.Context, o *options, leaf string) error {
-	err := w.shape(ctx, o.rate, leaf)
-	if err != nil && w.shape(ctx, o.rate, fifo(o)) == nil {
+func (w *world) tryShape(ctx context.Context, o *options, rate int64, leaf string) error {
+	err := w.shape(ctx, rate, leaf)
+	if err != nil && w.shape(ctx, rate, fifo(o)) == nil {
 		err = fmt.Errorf("%w: %w", errNoQueue, err)
 	}
 	return err
