@@ -137,3 +137,32 @@ func TestAskAfterEnd(t *testing.T) {
 	s.tick(1)
 	s.wantIdle()
 }
+
+// TestAskBesideTimers: those that wait for their turn get it though timers of others
+// fire at each tick.
+func TestAskBesideTimers(t *testing.T) {
+	s := newScripted(t, Config{})
+	const messages = 30
+	for id := uint64(2); id <= 2*messages; id += 2 {
+		for off := 0; off < 40_000; off += 1000 {
+			k := data(id, 1_000_000, off, off+1000)
+			k.Incoming = 40_000
+			s.receive(k)
+		}
+		s.tick(1)
+		s.sent()
+	}
+	ids := make(map[uint64]int)
+	for range 6000 {
+		s.tick(1)
+		step := make(map[uint64]int)
+		s.asked(step)
+		for id := range step {
+			ids[id]++
+		}
+		s.receive(wire.Packet{Type: wire.Cutoffs, SenderID: 1000}) // the host lives
+	}
+	if n := s.e.Stats().ServerIncoming; n > 0 {
+		t.Errorf("%d requests live on whose client says nothing of them; asked: %v", n, ids)
+	}
+}

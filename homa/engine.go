@@ -42,6 +42,8 @@ type Engine struct {
 	busy    time.Duration // that data received has taken on a link of GrantRate
 	wheel   wheel
 	askers  []*peer // with RPCs that wait to ask
+	// askersServed is the tick when they were served.
+	askersServed int64
 
 	chunks        chunkStore
 	receive, send memory

@@ -15,6 +15,7 @@ type outbound struct {
 	written     int  // bytes that Write supplied
 	urgent      int  // below this, packets need not be full
 	announce    bool // nothing may leave without a grant: an empty packet asks for it
+	announced   bool // one has
 	short       bool // Write took less than it was given
 	content     content
 	memory      reservation

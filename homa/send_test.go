@@ -348,9 +348,9 @@ func TestNoUnscheduled(t *testing.T) {
 	r := s.call(1000)
 	s.wantSent("DATA[0:0]")
 	s.receive(wire.Packet{Type: wire.RPCUnknown, SenderID: r.ID() | 1}) // it was lost
-	s.wantSent("DATA[0:0]")
+	s.wantSent("DATA[0:0]r")
 	s.receive(resend(r.ID()|1, 0, -1))
-	s.wantSent("BUSY DATA[0:0]")
+	s.wantSent("BUSY DATA[0:0]r")
 	s.receive(grant(r.ID()|1, 1000, 0))
 	s.wantSent("DATA[0:1000]")
 }

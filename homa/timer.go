@@ -150,8 +150,9 @@ func (e *Engine) runTimers() {
 		}
 		e.wheel.firing = false
 	}
-	if len(e.askers) > 0 && e.fired < e.tick {
-		e.fired = e.tick
+	// Not by e.fired: others may have timers at every tick.
+	if len(e.askers) > 0 && e.askersServed < e.tick {
+		e.fired, e.askersServed = e.tick, e.tick
 		e.serveAskers()
 	}
 	e.fired = max(e.fired, e.tick)

@@ -193,6 +193,7 @@ func (e *Engine) transmitData(r *RPC, buf []byte) Outgoing {
 		e.stats.BytesResent += uint64(s.end - s.start)
 		r.stats.BytesResent += uint64(s.end - s.start)
 	} else {
+		k.Retransmit = m.announce && m.announced
 		s = e.nextNew(r)
 		k.Ack = p.takeAck()
 		if s.start < m.unscheduled || m.unscheduled == 0 && s.start == s.end {
@@ -226,7 +227,7 @@ func (e *Engine) transmitData(r *RPC, buf []byte) Outgoing {
 func (e *Engine) nextNew(r *RPC) span {
 	m := &r.out
 	if m.announce {
-		m.announce = false
+		m.announce, m.announced = false, true
 		return span{}
 	}
 	s := span{m.sent, m.packetEnd(r.peer.config.MaxData)}
