@@ -140,12 +140,12 @@ func (s *connStream) writeLoop() {
 }
 
 // writeEnded closes the connection if Close came first and left that to the
-// writer, which had data.
+// writer, which had data. Reset closes it itself, once it is set to send RST.
 func (s *connStream) writeEnded() {
 	s.mu.Lock()
 	s.written = true
 	s.out.release()
-	closed := s.closed
+	closed := s.closed && !s.reset
 	s.mu.Unlock()
 	if closed {
 		_ = s.c.Close()

@@ -28,7 +28,7 @@ func helloRecord(t *testing.T, w *world) []byte {
 	if _, err := w.connect(clientAddr); err == nil {
 		t.Fatal("connected")
 	}
-	w.client.cfg.HandshakeTimeout = 5 * time.Second
+	w.client.cfg.HandshakeTimeout = 30 * time.Second
 	w.net.setFilter(nil)
 	return <-got
 }

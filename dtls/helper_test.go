@@ -97,7 +97,7 @@ func check(t testing.TB, err error) {
 // eventually waits for a condition.
 func eventually(t testing.TB, what string, ok func() bool) {
 	t.Helper()
-	for end := time.Now().Add(10 * time.Second); !ok(); time.Sleep(time.Millisecond) {
+	for end := time.Now().Add(30 * time.Second); !ok(); time.Sleep(time.Millisecond) {
 		if time.Now().After(end) {
 			t.Fatal("timed out waiting for: " + what)
 		}
@@ -269,7 +269,7 @@ func newWorld(t testing.TB, edit func(w *world)) *world {
 	w := &world{t: t, net: newMemNet(), ca: newAuthority(t)}
 	base := Config{
 		Roots: w.ca.pool, ConnectionID: true,
-		FlightInterval: 50 * time.Millisecond, HandshakeTimeout: 5 * time.Second,
+		FlightInterval: 50 * time.Millisecond, HandshakeTimeout: 30 * time.Second, HelloTimeout: 30 * time.Second,
 	}
 	w.serverConfig, w.clientConfig = base, base
 	w.serverConfig.Certificate = w.ca.issue(t, "edge", false, nil)

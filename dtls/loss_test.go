@@ -38,7 +38,8 @@ func flightOf(b []byte) string {
 }
 
 // TestLoss drops the first copies of each flight in turn, both ways; the
-// handshake recovers, with every Connection ID setting, and data flows.
+// handshake recovers, with every Connection ID setting, and data flows. Who repeats
+// a last flight, the handshake or the records, depends on which of them it meets.
 func TestLoss(t *testing.T) {
 	t.Parallel()
 	for _, psk := range []bool{false, true} {
@@ -89,9 +90,6 @@ func TestLoss(t *testing.T) {
 						})
 						if n := w.serverEvents.count() + w.clientEvents.count(); n != 2 {
 							t.Errorf("%d associations", n)
-						}
-						if flight == "ccs" && w.server.Stats().LastFlights == 0 {
-							t.Error("last flight was not repeated")
 						}
 					})
 				}
@@ -197,8 +195,9 @@ func TestLibraryClientLosesLastFlight(t *testing.T) {
 				opts = append(opts, pion.WithConnectionIDGenerator(gen))
 			}
 			conn := w.libraryClient(opts...)
-			if n := w.server.Stats().LastFlights; n != 3 {
-				t.Errorf("last flight repeated %d times, want 3", n)
+			// The handshake may have repeated it as well, before it handed over.
+			if n := w.server.Stats().LastFlights; n == 0 || n > 3 {
+				t.Errorf("last flight repeated %d times, want 1 to 3", n)
 			}
 			exchange(t, w.serverEvents.last(), w.serverEvents, conn)
 		})

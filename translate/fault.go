@@ -15,6 +15,8 @@ var (
 	errStopped    = &framing.Error{Fault: framing.Truncated, Reason: "the client stopped sending"}
 	errNoResponse = &framing.Error{Fault: framing.Timeout, Reason: "the server did not answer in time"}
 	errSilent     = &framing.Error{Fault: framing.Timeout, Reason: "the server is silent"}
+	errForsaken   = &framing.Error{Fault: framing.Timeout, Reason: "the other gateway is silent"}
+	errIdle       = &framing.Error{Fault: framing.Timeout, Reason: "nothing was sent for too long"}
 	errNoService  = &framing.Error{Fault: framing.Unreachable, Reason: "the service is not running"}
 	errNoRoute    = &framing.Error{Fault: framing.Unreachable, Reason: "the server cannot be reached"}
 	errEnding     = &framing.Error{Fault: framing.Unreachable, Reason: "the gateway is ending"}

@@ -22,9 +22,6 @@ const (
 	// streamTombstone is how long a stream that has ended is remembered for the polls
 	// that were on their way. Our choice: more than a message lives.
 	streamTombstone = 10 * time.Second
-	// heldTime is how long a chunk waits for a missing one before it, which is on its
-	// way unless its sender has failed.
-	heldTime = 10 * time.Second
 )
 
 // streamKey names a stream: by the number that its opener drew, and the opener.
@@ -61,7 +58,8 @@ type reverseStream struct {
 	over     bool // reset, or both directions have ended
 	reason   framing.ResetReason
 	handlers int
-	heard    time.Time // when the last handler left
+	entered  time.Time // when the last handler began
+	heard    time.Time // and when one left
 	moved    time.Time
 }
 
@@ -123,7 +121,7 @@ func respond(w *rpc.ResponseWriter, h *framing.Chunk, buf []byte) error {
 func (r *Reverse) openStream(ctx context.Context, req *rpc.Request, h *framing.Chunk) (*reverseStream, error) {
 	s := &reverseStream{
 		r: r, key: streamKey{req.Client(), h.Stream}, base: time.Now(), rpc: req.ID(), trace: req.Stats(),
-		size: smallBuffer, heard: time.Now(), moved: time.Now(),
+		size: smallBuffer, entered: time.Now(), heard: time.Now(), moved: time.Now(),
 	}
 	s.changed.L = &s.mu
 	var err error
@@ -180,9 +178,11 @@ func (r *Reverse) checkStreams() {
 	maps.DeleteFunc(r.streams, func(_ streamKey, s *reverseStream) bool {
 		s.mu.Lock()
 		defer s.mu.Unlock()
-		silent := s.handlers == 0 && time.Since(s.heard) >= streamSilence
-		if silent || time.Since(s.moved) >= r.idle {
-			s.end(framing.ResetTimeout, errSilent)
+		switch {
+		case s.handlers == 0 && time.Since(s.heard) >= streamSilence:
+			s.end(framing.ResetTimeout, errForsaken)
+		case time.Since(s.moved) >= r.idle:
+			s.end(framing.ResetTimeout, errIdle)
 		}
 		return s.over && time.Since(s.heard) >= streamTombstone
 	})
@@ -220,6 +220,7 @@ func (s *reverseStream) enter(h *framing.Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handlers++
+	s.entered = time.Now()
 	if h.Limit > s.limit {
 		s.limit = h.Limit
 		s.changed.Broadcast()
@@ -252,11 +253,11 @@ func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte)
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	turn := func() bool { return s.closed || s.up >= h.Offset && !s.writing }
+	// The one before it may take any time: Homa prefers short messages, and servers may
+	// be slow. If it has failed, its gateway says so, unless that is gone.
 	for !turn() && ctx.Err() == nil {
-		// A server that takes its time is no reason to give up, a missing chunk is.
-		before := s.up
-		waitUntil(ctx, &s.changed, heldTime, turn)
-		if !turn() && !s.writing && s.up == before {
+		waitUntil(ctx, &s.changed, streamSilence, turn)
+		if !turn() && !s.writing && time.Since(s.entered) >= streamSilence {
 			break
 		}
 	}
@@ -266,7 +267,10 @@ func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte)
 	case !turn() && ctx.Err() != nil:
 		s.end(framing.ResetUnspecified, errEarlyEnd)
 		return
-	case s.up != h.Offset || s.upFin || s.writing:
+	case !turn():
+		s.end(framing.ResetTimeout, errForsaken)
+		return
+	case s.up != h.Offset || s.upFin:
 		s.end(framing.ResetProtocol, nil)
 		return
 	}

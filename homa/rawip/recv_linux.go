@@ -35,6 +35,7 @@ type reader struct {
 	// recv is bound once: a method value made at each call would be allocated.
 	recv  func(fd uintptr) bool
 	batch []carrier.Packet
+	tries int // of recv, since Receive was called
 	got   int // packets
 	told  int // reports, in front of the batch
 	errno unix.Errno
@@ -88,7 +89,7 @@ func (r *reader) receive(batch []carrier.Packet) (int, error) {
 		h.Namelen = mmsg.NameLen6
 		h.SetControllen(recvControlSize)
 	}
-	r.batch = batch
+	r.batch, r.tries = batch, 0
 	err := r.s.rc.Read(r.recv)
 	r.batch = nil
 	for i := range batch {
@@ -109,6 +110,7 @@ func (r *reader) receive(batch []carrier.Packet) (int, error) {
 // tryRecv is called by the poller; false makes it wait for the socket.
 func (r *reader) tryRecv(fd uintptr) bool {
 	r.told = 0
+	r.tries++
 	for {
 		r.got, r.errno = mmsg.Recv(fd, r.hdrs[:len(r.batch)])
 		switch {
@@ -118,6 +120,11 @@ func (r *reader) tryRecv(fd uintptr) bool {
 			return true
 		}
 		// An ICMP error makes the next call fail, and its story is in the error queue.
+		// If that call was one of Send, it wakes us for nothing, or is noted. Otherwise
+		// a question saved is half of what it costs to find the socket empty.
+		if noted := r.s.erred.Swap(false); r.errno == unix.EAGAIN && r.tries == 1 && !noted {
+			return false
+		}
 		if r.told = r.errs.drain(fd, r.batch); r.told > 0 {
 			r.errno = 0
 			return true

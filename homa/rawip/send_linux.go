@@ -237,7 +237,11 @@ func (w *writer) flush(run []carrier.Packet) error {
 		}
 		switch {
 		case w.errno == 0:
+			if w.pos < w.end { // an error that the kernel keeps to itself
+				w.s.erred.Store(true)
+			}
 		case pending(w.errno) && retries < maxRetries:
+			w.s.erred.Store(true)
 			retries++
 		default:
 			w.failed(&run[w.pos])

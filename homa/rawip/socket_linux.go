@@ -7,6 +7,7 @@ import (
 	"os"
 	"slices"
 	"sync"
+	"sync/atomic"
 	"syscall"
 
 	"golang.org/x/sys/unix"
@@ -42,6 +43,9 @@ type socket struct {
 	// linkMu is held while packets of one priority are sent, if Config.LinkPriority
 	// is set: the priority then belongs to the socket.
 	linkMu sync.Mutex
+	// erred says that Send was told of an ICMP error, which only the error queue still
+	// has.
+	erred atomic.Bool
 	// level is the priority in force plus one.
 	level int
 }

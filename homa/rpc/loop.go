@@ -61,6 +61,9 @@ func (s *spares) give(b *batch) {
 // is told to go on.
 func (n *Node) settle(now homa.Instant) *batch {
 	n.events(now)
+	if n.closed {
+		return nil // what is left is for Close to send
+	}
 	b := n.fill(now)
 	if b != nil && b.n == len(b.packets) {
 		n.wakeSender()
@@ -69,7 +72,8 @@ func (n *Node) settle(now homa.Instant) *batch {
 	return b
 }
 
-// fill takes packets that may be sent now; nil if there are none. It needs mu.
+// fill takes packets that may be sent now; nil if there are none. It needs mu. The
+// batch must be dispatched.
 func (n *Node) fill(now homa.Instant) *batch {
 	b := n.spare.take()
 	for b.n = 0; b.n < len(b.packets); b.n++ {
@@ -94,6 +98,7 @@ func (n *Node) fill(now homa.Instant) *batch {
 		n.spare.give(b)
 		return nil
 	}
+	n.sends.Add(1)
 	return b
 }
 
@@ -102,6 +107,7 @@ func (n *Node) dispatch(b *batch) {
 	if b == nil {
 		return
 	}
+	defer n.sends.Done()
 	packets := b.packets[:b.n]
 	err := n.carrier.Send(packets)
 	if err != nil && !errors.Is(err, net.ErrClosed) {

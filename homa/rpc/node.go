@@ -44,7 +44,10 @@ type Node struct {
 	timer   *time.Timer
 	wake    chan struct{} // of the sender
 	spare   spares
+	sends   sync.WaitGroup // a count for each batch that was filled and not yet sent; none is added once closed, but by Close
 	failure atomic.Pointer[error]
+	end     sync.Once // of Close
+	closing error     // what it gave; set by end
 
 	// mu guards what follows, and the fields of streams that say so.
 	mu      sync.Mutex
@@ -130,25 +133,28 @@ func (n *Node) now() homa.Instant { return homa.Instant(time.Since(n.start)) }
 // node, and handlers, have returned, and closes the carrier. A second call waits
 // too.
 func (n *Node) Close() error {
-	n.mu.Lock()
-	first := !n.closed
-	if first {
-		n.closed = true
-		close(n.done)
-		n.engine.FlushAcks(n.now()) // servers would ask in vain
-	}
-	n.mu.Unlock()
-	for more := first; more; { // all ACKs, which leave before any data
+	n.end.Do(func() {
 		n.mu.Lock()
-		b := n.fill(n.now())
-		more = b != nil && b.n == len(b.packets) && b.packets[b.n-1].Priority == wire.NumPriorities-1
+		more := !n.closed
+		if more {
+			n.closed = true
+			close(n.done)
+			n.engine.FlushAcks(n.now()) // servers would ask in vain
+		}
 		n.mu.Unlock()
-		n.dispatch(b)
-	}
-	err := n.carrier.Close()
+		for more { // all ACKs, which leave before any data
+			n.mu.Lock()
+			b := n.fill(n.now())
+			more = b != nil && b.n == len(b.packets) && b.packets[b.n-1].Priority == wire.NumPriorities-1
+			n.mu.Unlock()
+			n.dispatch(b)
+		}
+		n.sends.Wait()
+		n.closing = n.carrier.Close()
+	})
 	n.wg.Wait()
 	n.timer.Stop()
-	return err
+	return n.closing
 }
 
 // fail remembers why the carrier ended, and ends the node.
