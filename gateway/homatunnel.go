@@ -272,19 +272,16 @@ type homaVia struct {
 var _ translate.Dialer = homaVia{}
 
 // Open implements translate.Dialer. Without the peer it waits a moment for it.
-func (v homaVia) Open(ctx context.Context, to netip.AddrPort, length int) (translate.Call, error) {
+func (v homaVia) Open(ctx context.Context, to netip.AddrPort, length int, o rpc.OpenOptions) (translate.Call, int, error) {
 	wait, cancel := context.WithTimeout(ctx, homaPatience)
 	ref, err := v.tunnel.node.PeerRef(wait, v.peer)
 	cancel()
 	if err != nil {
-		return nil, fmt.Errorf("call %s via %s: %w: %w", to, v.peer, rpc.ErrUnreachable, err)
+		return nil, 0, fmt.Errorf("call %s via %s: %w: %w", to, v.peer, rpc.ErrUnreachable, err)
 	}
 	v.tunnel.tune(v.node, ref)
-	c, err := v.node.OpenVia(ctx, homaAddr(ref), to, length)
-	if err != nil {
-		return nil, err
-	}
-	return c, nil
+	o.Via = homaAddr(ref)
+	return translate.Over(v.node).Open(ctx, to, length, o)
 }
 
 // homaRelay is the handler of requests that come by the tunnel: those that allowed

@@ -120,7 +120,7 @@ func newHomaScene(t *testing.T, delay time.Duration, allowed func(tunnel.Identit
 }
 
 func (s *homaScene) call(ctx context.Context, to string, request []byte) ([]byte, error) {
-	c, err := s.via.Open(ctx, netip.MustParseAddrPort(to), len(request))
+	c, _, err := s.via.Open(ctx, netip.MustParseAddrPort(to), len(request), rpc.OpenOptions{})
 	if err != nil {
 		return nil, err
 	}

@@ -6,6 +6,7 @@ import (
 	"time"
 
 	"github.com/tougw/tougw/framing"
+	"github.com/tougw/tougw/homa/rpc"
 )
 
 // directWrite is from how many bytes on data is written where it is, rather than
@@ -65,7 +66,9 @@ func (c *client) await(done func() bool) bool {
 			continue
 		}
 		c.releaseOut()
-		c.changed.Wait()
+		c.mu.Unlock()
+		<-c.wake
+		c.mu.Lock()
 	}
 	return !c.aborted
 }
@@ -209,7 +212,7 @@ func (c *client) again(ex *exchange, fault *framing.Error) bool {
 	if !complete || ex.retries > 0 || fault.Fault != framing.Timeout && fault.Fault != framing.Unreachable {
 		return false
 	}
-	call, err := c.f.open(int(ex.length), c.gone)
+	call, n, err := c.f.openWith(int(ex.length), rpc.OpenOptions{First: ex.copied, Wake: c.wake}, c.gone)
 	if err != nil {
 		return false
 	}
@@ -222,7 +225,9 @@ func (c *client) again(ex *exchange, fault *framing.Error) bool {
 	c.mu.Unlock()
 	ex.retries++
 	c.f.retries.Add(1)
-	_, _ = call.Write(ex.copied) // Response returns the error
+	if n < len(ex.copied) {
+		_, _ = call.Write(ex.copied[n:]) // Response returns the error
+	}
 	return true
 }
 

@@ -10,11 +10,13 @@ import (
 	"time"
 
 	"github.com/tougw/tougw/framing"
+	"github.com/tougw/tougw/homa/rpc"
 )
 
 // client is one TCP client of a Forward. One goroutine, the reader, scans requests
 // and makes RPCs of them; another, the writer, takes the answers in the order of the
-// requests. Both wait on changed for what the other does.
+// requests. The reader waits on changed for what the writer does. The writer waits on
+// wake, which its calls know as well: what it can do nothing about yet does not wake it.
 type client struct {
 	f    *Forward
 	conn net.Conn
@@ -36,7 +38,7 @@ type client struct {
 	flushed  bool // something of the answer that is being written has left
 
 	mu      sync.Mutex
-	changed sync.Cond
+	changed sync.Cond // for the reader
 	queue   []*exchange // pushed and not finished, in order
 	unsafe  int         // opened and not finished, of those that change something
 	opening Call        // of current, when it is not in the queue yet
@@ -47,6 +49,16 @@ type client struct {
 	closing bool        // and that was a last answer
 	aborted bool
 	gone    chan struct{} // closed when closing or aborted
+
+	wake chan struct{} // has a token when the writer should look again
+}
+
+// wakeWriter makes the writer look again.
+func (c *client) wakeWriter() {
+	select {
+	case c.wake <- struct{}{}:
+	default:
+	}
 }
 
 // now is the time since the client came.
@@ -55,7 +67,7 @@ func (c *client) now() time.Duration { return time.Since(c.base) }
 // serve returns when the connection is closed.
 func (c *client) serve(ctx context.Context) {
 	c.changed.L = &c.mu
-	c.gone = make(chan struct{})
+	c.gone, c.wake = make(chan struct{}), make(chan struct{}, 1)
 	stop := context.AfterFunc(ctx, c.abort)
 	c.mu.Lock()
 	c.timer = time.AfterFunc(min(c.f.idle, c.f.request, c.f.write), c.watch)
@@ -112,6 +124,7 @@ func (c *client) abort() {
 		reset(c.conn)
 	}
 	c.changed.Broadcast()
+	c.wakeWriter()
 	c.mu.Unlock()
 }
 
@@ -140,7 +153,7 @@ func (c *client) read() {
 	}
 	c.mu.Lock()
 	c.ended = true
-	c.changed.Broadcast()
+	c.wakeWriter()
 	// What follows a last answer is read for a while and dropped.
 	for !c.written && !c.aborted {
 		c.changed.Wait()
@@ -242,7 +255,7 @@ func (c *client) take(r *framing.Result) bool {
 	switch {
 	case ex.dropped || ex.req.Local:
 	case ex.call != nil:
-		c.send(ex, r.Data)
+		c.send(ex, r.Data, 0)
 	case r.Length < 0:
 		if !c.held.add(r.Data) {
 			c.refuse(ex, errBuffered)
@@ -272,7 +285,11 @@ func (c *client) open(ex *exchange, r *framing.Result) {
 		return
 	}
 	ex.length, ex.opened = r.Length, c.now()
-	call, err := c.f.open(int(r.Length), c.gone)
+	first := c.held.buf
+	if len(first) == 0 {
+		first = r.Data
+	}
+	call, n, err := c.f.openWith(int(r.Length), rpc.OpenOptions{First: first, Wake: c.wake}, c.gone)
 	if err != nil {
 		c.refuse(ex, faultOf(err))
 		return
@@ -281,7 +298,7 @@ func (c *client) open(ex *exchange, r *framing.Result) {
 	ex.call = call
 	if ex.pushed {
 		ex.ready = true
-		c.changed.Broadcast()
+		c.wakeWriter()
 	} else {
 		c.opening = call
 	}
@@ -296,22 +313,25 @@ func (c *client) open(ex *exchange, r *framing.Result) {
 		ex.copied = make([]byte, 0, r.Length)
 	}
 	if len(c.held.buf) > 0 {
-		c.send(ex, c.held.buf)
+		c.send(ex, c.held.buf, n)
 		c.held.release()
+		n = 0
 	}
 	if !r.End {
 		c.push(ex) // the response is waited for while the request goes on
 	}
-	c.send(ex, r.Data)
+	c.send(ex, r.Data, n)
 }
 
-// send hands on a part of the request. An error is the writer's to find: it is the
-// call's.
-func (c *client) send(ex *exchange, p []byte) {
+// send hands on a part of the request, of which the first n bytes have been. An error
+// is the writer's to find: it is the call's.
+func (c *client) send(ex *exchange, p []byte, n int) {
 	if ex.copied != nil {
 		ex.copied = append(ex.copied, p...)
 	}
-	_, _ = ex.call.Write(p)
+	if n < len(p) {
+		_, _ = ex.call.Write(p[n:])
+	}
 }
 
 // end finishes a request whose last byte was scanned.
@@ -323,8 +343,8 @@ func (c *client) end(ex *exchange) {
 	if !ex.over {
 		ex.sent, ex.ready = c.now(), true
 	}
-	if ex.pushed {
-		c.changed.Broadcast() // else push does
+	if ex.pushed && ex.call == nil {
+		c.wakeWriter() // else push does, or the call
 	}
 	c.mu.Unlock()
 	c.push(ex)
@@ -341,7 +361,7 @@ func (c *client) refuse(ex *exchange, fault *framing.Error) {
 	if ex.call != nil {
 		_ = ex.call.Close() // it returns nil
 	}
-	c.changed.Broadcast()
+	c.wakeWriter()
 	c.mu.Unlock()
 	c.push(ex)
 }
@@ -360,7 +380,10 @@ func (c *client) push(ex *exchange) {
 	ex.ready = ex.ready || ex.call != nil
 	c.opening = nil // the queue has it
 	c.queue = append(c.queue, ex)
-	c.changed.Broadcast()
+	// What a call has to say wakes the writer itself, unless it did so already.
+	if ex.call == nil || ex.fault != nil || ex.interim != "" || ex.call.Ready() {
+		c.wakeWriter()
+	}
 }
 
 // enter waits for the turn of a request: for room among those of this client and of

@@ -10,8 +10,9 @@ import (
 
 // Dialer opens RPCs. [Over] makes one of a Homa node.
 type Dialer interface {
-	// Open begins an RPC whose request is length bytes long.
-	Open(ctx context.Context, to netip.AddrPort, length int) (Call, error)
+	// Open begins an RPC whose request is length bytes long, and returns how many
+	// bytes of OpenOptions.First it took. Via is the Dialer's to set.
+	Open(ctx context.Context, to netip.AddrPort, length int, o rpc.OpenOptions) (Call, int, error)
 }
 
 // Call is an RPC on the side of its client, with the contract of [rpc.Call].
@@ -42,10 +43,10 @@ func Over(n *rpc.Node) Dialer { return nodeDialer{n} }
 type nodeDialer struct{ node *rpc.Node }
 
 // Open implements Dialer.
-func (d nodeDialer) Open(ctx context.Context, to netip.AddrPort, length int) (Call, error) {
-	c, err := d.node.Open(ctx, to, length)
+func (d nodeDialer) Open(ctx context.Context, to netip.AddrPort, length int, o rpc.OpenOptions) (Call, int, error) {
+	c, n, err := d.node.OpenWith(ctx, to, length, o)
 	if err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	return c, nil
+	return c, n, nil
 }

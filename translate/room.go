@@ -60,23 +60,29 @@ func (r *room) wakeOne() {
 // open opens an RPC when Homa has room for it, for which it waits as long as for a
 // response. The caller closes it when gone is.
 func (f *Forward) open(length int, gone <-chan struct{}) (Call, error) {
+	call, _, err := f.openWith(length, rpc.OpenOptions{}, gone)
+	return call, err
+}
+
+// openWith is open with options. It returns how many bytes of the first ones it took.
+func (f *Forward) openWith(length int, o rpc.OpenOptions, gone <-chan struct{}) (Call, int, error) {
 	var begun time.Time
 	for {
-		call, err := f.dial.Open(context.Background(), f.to, length)
+		call, n, err := f.dial.Open(context.Background(), f.to, length, o)
 		if err == nil || !errors.Is(err, rpc.ErrMemory) && !errors.Is(err, rpc.ErrBusy) {
-			return call, err
+			return call, n, err
 		}
 		if begun.IsZero() {
 			begun = time.Now()
 			f.waiting.Add(1)
 			defer f.waiting.Add(-1)
 		} else if time.Since(begun) >= f.request {
-			return nil, err
+			return nil, 0, err
 		}
 		f.room.wait(gone)
 		select {
 		case <-gone:
-			return nil, err
+			return nil, 0, err
 		default:
 		}
 	}

@@ -26,7 +26,7 @@ func (n *Node) call(ctx context.Context, to netip.AddrPort, request []byte) ([]b
 	}
 	s := newStream(n)
 	s.unary, s.request = true, request
-	b, err := s.begin(to, len(request), true)
+	b, _, err := s.begin(to, len(request), nil)
 	if err != nil {
 		return nil, err
 	}
@@ -44,26 +44,32 @@ func (n *Node) call(ctx context.Context, to netip.AddrPort, request []byte) ([]b
 	}
 }
 
-// begin makes the engine's RPC, and returns what is to be sent.
-func (s *stream) begin(to netip.AddrPort, length int, unary bool) (*batch, error) {
+// begin makes the engine's RPC, and returns what is to be sent and how much of first
+// the engine took; all of it if the call is unary.
+func (s *stream) begin(to netip.AddrPort, length int, first []byte) (b *batch, written int, err error) {
 	n := s.node
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	if n.closed {
-		return nil, n.closedError()
+		return nil, 0, n.closedError()
 	}
 	now := n.now()
 	if to.IsValid() {
 		n.tune(to.Addr().Unmap())
 	}
-	var err error
 	if s.rpc, err = n.engine.Call(now, homa.CallOptions{To: to, Length: length, Value: s}); err != nil {
-		return nil, err
+		return nil, 0, err
 	}
-	if unary {
+	switch {
+	case s.unary:
 		s.put(now)
+	case len(first) > 0:
+		if written, err = s.rpc.Write(now, first); err != nil {
+			s.rpc.Abort(now, err)
+			return nil, written, err
+		}
 	}
-	return n.settle(now), nil
+	return n.settle(now), written, nil
 }
 
 // Call is an RPC whose messages are streams, on the client's side. Its methods
@@ -82,31 +88,49 @@ var _ io.ReadWriteCloser = (*Call)(nil)
 // then Response and Read give the response. Close must be called. The end of ctx
 // fails the call at any time.
 func (n *Node) Open(ctx context.Context, to netip.AddrPort, length int) (*Call, error) {
-	return n.open(ctx, to, newStream(n), to, length)
+	c, _, err := n.OpenWith(ctx, to, length, OpenOptions{})
+	return c, err
 }
 
-// OpenVia is Open for a server behind the gateway that the carrier knows as via.
-func (n *Node) OpenVia(ctx context.Context, via netip.Addr, to netip.AddrPort, length int) (*Call, error) {
-	s := newStream(n)
-	s.target = to.Addr()
-	return n.open(ctx, netip.AddrPortFrom(via, to.Port()), s, to, length)
+// OpenOptions is what is particular about a call. The zero value is nothing.
+type OpenOptions struct {
+	// Via is the address of a gateway, as the carrier knows it, if the server is
+	// behind one.
+	Via netip.Addr
+	// First is the beginning of the request, which leaves with the call: a call to
+	// Write less. It is borrowed.
+	First []byte
+	// Wake is a channel with room for one token, which it gets when Response or Read
+	// may have something new to tell. They take tokens from it, after they have looked,
+	// so one goroutine may own several calls with the same channel, and also be woken
+	// by others. Nil means one of the call's own.
+	Wake chan struct{}
 }
 
-// open begins a call at the peer with the address at; to is what errors name.
-func (n *Node) open(ctx context.Context, at netip.AddrPort, s *stream, to netip.AddrPort, length int) (*Call, error) {
+// OpenWith is Open with options. It returns how many bytes of First were taken; the
+// rest is for Write.
+func (n *Node) OpenWith(ctx context.Context, to netip.AddrPort, length int, o OpenOptions) (c *Call, written int, err error) {
 	if ctx.Err() != nil {
-		return nil, fmt.Errorf("call %s: %w", to, context.Cause(ctx))
+		return nil, 0, wrapCall(to, context.Cause(ctx))
 	}
-	b, err := s.begin(at, length, false)
+	s := newStream(n)
+	if o.Wake != nil {
+		s.wake = o.Wake
+	}
+	at := to
+	if o.Via.IsValid() {
+		s.target, at = to.Addr(), netip.AddrPortFrom(o.Via, to.Port())
+	}
+	b, written, err := s.begin(at, length, o.First)
 	if err != nil {
-		return nil, fmt.Errorf("call %s: %w", to, err)
+		return nil, 0, wrapCall(to, err)
 	}
 	n.dispatch(b)
-	c := &Call{s: s, ctx: ctx, to: to, stop: never}
+	c = &Call{s: s, ctx: ctx, to: to, stop: never}
 	if ctx.Done() != nil {
 		c.stop = context.AfterFunc(ctx, func() { _ = s.abort(context.Cause(ctx)) }) // calls return it
 	}
-	return c, nil
+	return c, written, nil
 }
 
 // never stops nothing: the context does not end.

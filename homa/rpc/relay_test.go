@@ -45,12 +45,12 @@ func newRelayed(t *testing.T, loss func(from, to netip.Addr, data []byte) int) *
 
 // call sends a request through the gateway.
 func (r *relayed) call(ctx context.Context, to netip.AddrPort, request []byte) ([]byte, error) {
-	c, err := r.client.OpenVia(ctx, gatewayAddr, to, len(request))
+	c, n, err := r.client.OpenWith(ctx, to, len(request), rpc.OpenOptions{Via: gatewayAddr, First: request})
 	if err != nil {
 		return nil, err
 	}
 	defer c.Close()
-	if _, err := c.Write(request); err != nil {
+	if _, err := c.Write(request[n:]); err != nil {
 		return nil, err
 	}
 	return io.ReadAll(c)
