@@ -141,7 +141,7 @@ func (c *Call) wrap(n int, err error) (int, error) { return n, wrapCall(c.to, er
 
 // Write supplies the next bytes of the request. It waits while the request is
 // far ahead of what the server grants. More bytes than Open was told are
-// ErrTooLong.
+// ErrTooLong, and any when the response is there ErrState.
 func (c *Call) Write(p []byte) (int, error) { return c.wrap(c.s.write(c.ctx, p)) }
 
 // Response waits for the first bytes of the response and returns its length in

@@ -37,6 +37,9 @@ var (
 	ErrMemory = homa.ErrMemory
 	// ErrAddress: an address or port that cannot be called or served.
 	ErrAddress = homa.ErrAddress
+	// ErrState: the RPC is past what was asked of it, as a Write after its response
+	// has begun, or a SetLength after the first Write.
+	ErrState = homa.ErrState
 	// ErrNoResponse: a handler returned without writing a response.
 	ErrNoResponse = errors.New("homa: handler wrote no response")
 )

@@ -783,3 +783,37 @@ func TestWriteBesideResponse(t *testing.T) {
 		}
 	})
 }
+
+// TestWriteOfFinishedCall: what comes too late is told apart from other errors.
+func TestWriteOfFinishedCall(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		client, node := pair(t, &carrier.Network{}, rpc.Config{})
+		listen(t, node, rpc.ServeConfig{}, echo)
+		c, err := client.Open(t.Context(), server, 5)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write([]byte("hello")); err != nil {
+			t.Fatal(err)
+		}
+		if b, err := io.ReadAll(c); string(b) != "hello" || err != nil {
+			t.Fatalf("%q, %v", b, err)
+		}
+		if _, err := c.Write([]byte("more")); !errors.Is(err, rpc.ErrState) {
+			t.Errorf("Write of a finished call: %v", err)
+		}
+	})
+}
+
+func TestNilHandler(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		node := newNode(t, &carrier.Network{}, serverAddr, rpc.Config{})
+		for _, h := range []rpc.Handler{nil, rpc.HandlerFunc(nil)} {
+			if _, err := node.Listen(4000, h, rpc.ServeConfig{}); err == nil {
+				t.Errorf("%T nil was taken", h)
+			}
+		}
+		listen(t, node, rpc.ServeConfig{}, echo) // the port is free
+	})
+}

@@ -90,8 +90,11 @@ func (n *Node) Serve(ctx context.Context, port uint16, handler Handler) error {
 
 // Listen answers the requests to a port in the background, from when it returns
 // until Server.Close or the end of the node. With homa.Config.AnyPort, port 0
-// stands for all that are not served otherwise.
+// stands for all that are not served otherwise. A nil handler is an error.
 func (n *Node) Listen(port uint16, handler Handler, config ServeConfig) (*Server, error) {
+	if f, ok := handler.(HandlerFunc); handler == nil || ok && f == nil {
+		return nil, fmt.Errorf("homa: port %d: the handler is nil", port)
+	}
 	if config.Concurrency <= 0 {
 		config.Concurrency = DefaultConcurrency
 	}
