@@ -3,6 +3,7 @@ package probe
 import (
 	"cmp"
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
@@ -12,6 +13,8 @@ import (
 	"sync"
 	"text/tabwriter"
 	"time"
+
+	"github.com/tougw/tougw/homa/rpc"
 )
 
 // BenchOptions say what Bench does.
@@ -51,7 +54,8 @@ type Report struct {
 	Seconds     float64        `json:"seconds"`
 	Answered    uint64         `json:"answered"`
 	Failed      uint64         `json:"failed"`
-	Failures    []Failure      `json:"failures,omitempty"`
+	Failures    []Failure      `json:"failures,omitempty"` // what says most first
+	Outstanding uint64         `json:"outstanding_at_end"` // calls that the end cut off
 	Cut         uint64         `json:"cut_to_limit"`
 	CallRate    float64        `json:"calls_per_second"`
 	SendRate    float64        `json:"request_bytes_per_second"`
@@ -94,6 +98,7 @@ type recorder struct {
 
 	mu                    sync.Mutex
 	answered, failed, cut uint64
+	outstanding           uint64 // when the end came
 	sent, received        uint64 // bytes of calls that were answered
 	times                 Histogram
 	sized                 []Histogram // by bounds
@@ -111,17 +116,20 @@ func (r *recorder) success(length, response int, took time.Duration) {
 	r.sized[min(i, len(r.sized)-1)].Add(took)
 }
 
-func (r *recorder) failure(why string) {
+// failure counts a failed call and reports whether none was answered yet.
+func (r *recorder) failure(why string) (all bool) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
 	r.failed++
 	if r.failures[why] > 0 || len(r.failures) < maxReasons {
 		r.failures[why]++
 	}
+	return r.answered == 0
 }
 
-// Bench keeps calls outstanding and measures them. It fails with ErrNoAnswer when
-// none was answered; the Report is valid then, too.
+// Bench keeps calls outstanding and measures them. It ends early when the server's
+// host refuses a call before any was answered. It fails with ErrNoAnswer, and with
+// all reasons, when none was answered; the Report is valid then, too.
 func Bench(ctx context.Context, c Caller, o BenchOptions) (*Report, error) {
 	rec := &recorder{bounds: quantiles(&o), failures: map[string]uint64{}}
 	rec.sized = make([]Histogram, len(rec.bounds))
@@ -130,7 +138,7 @@ func Bench(ctx context.Context, c Caller, o BenchOptions) (*Report, error) {
 	begun := time.Now()
 	var workers, progress sync.WaitGroup
 	for i := range o.Concurrency {
-		workers.Go(func() { work(ctx, c, &o, rec, rand.New(rand.NewPCG(o.Seed, uint64(i)))) })
+		workers.Go(func() { work(ctx, cancel, c, &o, rec, rand.New(rand.NewPCG(o.Seed, uint64(i)))) })
 	}
 	stop := make(chan struct{})
 	if o.Progress != nil {
@@ -141,13 +149,22 @@ func Bench(ctx context.Context, c Caller, o BenchOptions) (*Report, error) {
 	close(stop)
 	progress.Wait()
 	r := rec.report(&o, took)
-	switch {
-	case r.Answered > 0:
-		return r, nil
-	case len(r.Failures) > 0:
-		return r, fmt.Errorf("%w: %s", ErrNoAnswer, r.Failures[0].Reason)
+	if r.Answered == 0 {
+		return r, fmt.Errorf("%w: %s", ErrNoAnswer, r.reasons())
 	}
-	return r, ErrNoAnswer
+	return r, nil
+}
+
+// reasons says why calls were not answered.
+func (r *Report) reasons() string {
+	var all []string
+	for _, f := range r.Failures {
+		all = append(all, fmt.Sprintf("%s (%d)", f.Reason, f.Count))
+	}
+	if len(all) == 0 {
+		return fmt.Sprintf("%d still outstanding after %.1f s", r.Outstanding, r.Seconds)
+	}
+	return strings.Join(all, "; ")
 }
 
 // sizeClasses is how many classes of length a Report tells apart.
@@ -165,8 +182,8 @@ func quantiles(o *BenchOptions) []int {
 }
 
 // work makes one call at a time until ctx ends. The end cuts a call off, which
-// then does not count.
-func work(ctx context.Context, c Caller, o *BenchOptions, rec *recorder, random *rand.Rand) {
+// then is neither answered nor failed. A refusal before any answer ends all work.
+func work(ctx context.Context, stop func(), c Caller, o *BenchOptions, rec *recorder, random *rand.Rand) {
 	var request []byte
 	for ctx.Err() == nil {
 		length := o.Length(random.Float64())
@@ -186,8 +203,14 @@ func work(ctx context.Context, c Caller, o *BenchOptions, rec *recorder, random 
 		switch {
 		case err == nil:
 			rec.success(length, len(response), took)
-		case ctx.Err() == nil:
-			rec.failure(reason(err))
+		case ctx.Err() != nil:
+			rec.mu.Lock()
+			rec.outstanding++
+			rec.mu.Unlock()
+		default:
+			if rec.failure(reason(err)) && (errors.Is(err, rpc.ErrRefused) || errors.Is(err, rpc.ErrNotHoma)) {
+				stop()
+			}
 			// What fails at once would fail a million times a second.
 			select {
 			case <-ctx.Done():
@@ -226,14 +249,20 @@ func (r *recorder) report(o *BenchOptions, took time.Duration) *Report {
 	seconds := took.Seconds()
 	rep := &Report{
 		Server: o.To.String(), Workload: o.Workload, Concurrency: o.Concurrency, Seconds: seconds,
-		Answered: r.answered, Failed: r.failed, Cut: r.cut, CallRate: float64(r.answered) / seconds,
+		Answered: r.answered, Failed: r.failed, Outstanding: r.outstanding, Cut: r.cut, CallRate: float64(r.answered) / seconds,
 		SendRate: float64(r.sent) / seconds, ReceiveRate: float64(r.received) / seconds, Latency: latencyOf(&r.times),
 	}
 	for why, n := range r.failures {
 		rep.Failures = append(rep.Failures, Failure{why, n})
 	}
+	last := func(f Failure) int {
+		if f.Reason == noAnswer {
+			return 1
+		}
+		return 0
+	}
 	slices.SortFunc(rep.Failures, func(a, b Failure) int {
-		return cmp.Or(cmp.Compare(b.Count, a.Count), strings.Compare(a.Reason, b.Reason))
+		return cmp.Or(last(a)-last(b), cmp.Compare(b.Count, a.Count), strings.Compare(a.Reason, b.Reason))
 	})
 	if len(r.bounds) > 1 {
 		least := 1
@@ -267,11 +296,11 @@ func (r *Report) WriteText(w io.Writer) error {
 	if err := tw.Flush(); err != nil {
 		return err
 	}
-	fmt.Fprintf(tw, "\nround trip\tcalls\tmin\tmean\tp50\tp90\tp99\tp99.9\tmax\n")
+	fmt.Fprintf(tw, "\nround trip, ms\tcalls\tmin\tmean\tp50\tp90\tp99\tp99.9\tmax\n")
 	row := func(name string, l Latency) {
 		fmt.Fprintf(tw, "%s\t%d", name, l.Count)
 		for _, us := range []float64{l.Min, l.Mean, l.P50, l.P90, l.P99, l.P999, l.Max} {
-			fmt.Fprintf(tw, "\t%s", short(time.Duration(us*float64(time.Microsecond))))
+			fmt.Fprintf(tw, "\t%s", millis(time.Duration(us*float64(time.Microsecond))))
 		}
 		fmt.Fprintln(tw)
 	}

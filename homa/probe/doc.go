@@ -19,12 +19,15 @@ type Caller interface {
 	Call(ctx context.Context, to netip.AddrPort, request []byte) ([]byte, error)
 }
 
+// noAnswer is the reason that says least.
+const noAnswer = "no answer"
+
 // reason says in a few words why a call failed.
 func reason(err error) string {
 	var errno interface{ Timeout() bool }
 	switch {
 	case errors.Is(err, rpc.ErrTimeout):
-		return "no answer"
+		return noAnswer
 	case errors.Is(err, rpc.ErrRefused):
 		return "port unreachable: nobody serves it"
 	case errors.Is(err, rpc.ErrNotHoma):

@@ -9,7 +9,7 @@ import (
 	"time"
 )
 
-// ErrNoAnswer is what Ping returns when no call was answered.
+// ErrNoAnswer is what Ping and Bench return when no call was answered.
 var ErrNoAnswer = errors.New("no call was answered")
 
 // PingOptions say what Ping does.
@@ -54,10 +54,14 @@ func Ping(ctx context.Context, c Caller, o PingOptions, w io.Writer) error {
 		}
 		calls++
 		if err != nil {
-			_, err = fmt.Fprintf(w, "%s: seq=%d %s\n", o.To, calls, reason(err))
+			why := reason(err)
+			if why == noAnswer {
+				why += " for " + millis(took) + " ms"
+			}
+			_, err = fmt.Fprintf(w, "%s: seq=%d %s\n", o.To, calls, why)
 		} else {
 			times.Add(took)
-			_, err = fmt.Fprintf(w, "%d bytes from %s: seq=%d time=%s\n", len(response), o.To, calls, short(took))
+			_, err = fmt.Fprintf(w, "%d bytes from %s: seq=%d time=%s ms\n", len(response), o.To, calls, millis(took))
 		}
 		if err != nil {
 			return err
@@ -73,8 +77,8 @@ func writeSummary(w io.Writer, o PingOptions, calls int, times *Histogram, took 
 	}
 	text := fmt.Sprintf("\n--- %s ---\n%d calls, %d answered, %.3g%% lost, %s\n", o.To, calls, times.Count(), loss, took.Round(time.Millisecond))
 	if times.Count() > 0 {
-		text += fmt.Sprintf("round trip min/avg/p50/p99/max = %s/%s/%s/%s/%s\n", short(times.Min()), short(times.Mean()),
-			short(times.Percentile(50)), short(times.Percentile(99)), short(times.Max()))
+		text += fmt.Sprintf("round trip min/avg/p50/p99/max = %s/%s/%s/%s/%s ms\n", millis(times.Min()), millis(times.Mean()),
+			millis(times.Percentile(50)), millis(times.Percentile(99)), millis(times.Max()))
 	}
 	if _, err := io.WriteString(w, text); err != nil {
 		return err
@@ -85,15 +89,8 @@ func writeSummary(w io.Writer, o PingOptions, calls int, times *Histogram, took 
 	return nil
 }
 
-// short writes a duration with three or four digits.
-func short(d time.Duration) string {
-	switch {
-	case d < 10*time.Microsecond:
-		return d.Round(10 * time.Nanosecond).String()
-	case d < time.Millisecond:
-		return d.Round(100 * time.Nanosecond).String()
-	case d < time.Second:
-		return d.Round(time.Microsecond).String()
-	}
-	return d.Round(time.Millisecond).String()
+// millis writes a duration in milliseconds, to the microsecond, whatever its size:
+// lines are to be compared.
+func millis(d time.Duration) string {
+	return fmt.Sprintf("%.3f", float64(d)/float64(time.Millisecond))
 }

@@ -63,15 +63,15 @@ func TestPing(t *testing.T) {
 			t.Error(err)
 		}
 		const want = `HOMA PING 10.0.0.2:4000: 100 bytes
-100 bytes from 10.0.0.2:4000: seq=1 time=1ms
-10.0.0.2:4000: seq=2 no answer
+100 bytes from 10.0.0.2:4000: seq=1 time=1.000 ms
+10.0.0.2:4000: seq=2 no answer for 100.000 ms
 10.0.0.2:4000: seq=3 port unreachable: nobody serves it
 10.0.0.2:4000: seq=4 host unreachable: network is unreachable
-100 bytes from 10.0.0.2:4000: seq=5 time=5ms
+100 bytes from 10.0.0.2:4000: seq=5 time=5.000 ms
 
 --- 10.0.0.2:4000 ---
 5 calls, 2 answered, 60% lost, 4.005s
-round trip min/avg/p50/p99/max = 1ms/3ms/1ms/5ms/5ms
+round trip min/avg/p50/p99/max = 1.000/3.000/1.000/5.000/5.000 ms
 `
 		if out.String() != want {
 			t.Errorf("got\n%s\nwant\n%s", &out, want)
@@ -179,26 +179,72 @@ func TestBench(t *testing.T) {
 	})
 }
 
+// TestBenchFailures: all reasons are told, those first that say more.
 func TestBenchFailures(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var calls atomic.Int64
 		c := callerFunc(func(context.Context, []byte) ([]byte, error) {
-			if calls.Add(1)%3 == 0 {
+			if calls.Add(1)%3 > 0 {
 				return nil, rpc.ErrTimeout
 			}
-			return nil, rpc.ErrRefused
+			return nil, fmt.Errorf("%w: %w", rpc.ErrUnreachable, syscall.ENETUNREACH)
 		})
 		r, err := Bench(t.Context(), c, BenchOptions{
 			To: to, MaxLength: 10, Concurrency: 2, Duration: time.Second, Length: func(float64) int { return 5 },
 		})
-		if !errors.Is(err, ErrNoAnswer) || !strings.Contains(err.Error(), "port unreachable") {
-			t.Error(err)
-		}
 		if len(r.Failures) != 2 || r.Failures[0].Count+r.Failures[1].Count != r.Failed || r.Failed < 1900 || r.Failed > 2002 {
-			t.Errorf("%+v", r)
+			t.Fatalf("%+v", r)
+		}
+		want := fmt.Sprintf("no call was answered: host unreachable: network is unreachable (%d); no answer (%d)", r.Failures[0].Count, r.Failures[1].Count)
+		if !errors.Is(err, ErrNoAnswer) || err.Error() != want {
+			t.Errorf("%v, want %s", err, want)
 		}
 		if err := r.WriteText(io.Discard); err != nil {
 			t.Error(err)
+		}
+	})
+}
+
+// TestBenchRefused: a port that is not served is not called again and again.
+func TestBenchRefused(t *testing.T) {
+	for _, c := range []struct {
+		err      error
+		want     string
+		answered int64 // calls before the first refusal
+	}{
+		{rpc.ErrRefused, "no call was answered: port unreachable: nobody serves it (1)", 0},
+		{rpc.ErrNotHoma, "no call was answered: protocol unreachable: the host does not know Homa (1)", 0},
+		{rpc.ErrRefused, "", 1}, // the server has gone and may come back
+	} {
+		synctest.Test(t, func(t *testing.T) {
+			var calls atomic.Int64
+			begun := time.Now()
+			r, err := Bench(t.Context(), callerFunc(func(ctx context.Context, request []byte) ([]byte, error) {
+				if calls.Add(1) <= c.answered {
+					return request, nil
+				}
+				return nil, errors.Join(sleep(ctx, time.Millisecond), c.err)
+			}), BenchOptions{To: to, MaxLength: 10, Concurrency: 1, Duration: time.Second, Length: func(float64) int { return 5 }})
+			took := time.Since(begun)
+			if c.want == "" && (err != nil || took != time.Second) || c.want != "" && (err == nil || err.Error() != c.want || took != time.Millisecond) {
+				t.Errorf("%v after %v, want %s", err, took, c.want)
+			}
+			if r.Failed+r.Answered+r.Outstanding != uint64(calls.Load()) {
+				t.Errorf("%d calls: %+v", calls.Load(), r)
+			}
+		})
+	}
+}
+
+// TestBenchOutstanding: the end comes before any call has an answer.
+func TestBenchOutstanding(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		r, err := Bench(t.Context(), callerFunc(func(ctx context.Context, _ []byte) ([]byte, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		}), BenchOptions{To: to, MaxLength: 10, Concurrency: 3, Duration: time.Second, Length: func(float64) int { return 5 }})
+		if err == nil || err.Error() != "no call was answered: 3 still outstanding after 1.0 s" || r.Outstanding != 3 {
+			t.Errorf("%v, %+v", err, r)
 		}
 	})
 }
