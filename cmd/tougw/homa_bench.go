@@ -21,24 +21,21 @@ func newHomaBench() *cobra.Command {
 	var flags homaFlags
 	var size, concurrency int
 	var workload string
-	var duration time.Duration
+	duration := 10 * time.Second
 	var seed uint64
 	var asJSON bool
 	cmd := &cobra.Command{
-		Use:   "bench ADDRESS:PORT [-s SIZE | --workload W1..W5]",
+		Use:   "bench HOST:PORT [-s SIZE | --workload W1..W5]",
 		Short: "Measure a Homa server: throughput and round-trip percentiles",
 		Long: `bench keeps calls to a Homa server outstanding and reports how many were
 answered, throughput, and percentiles of their round trips. Requests have one
 length, or those of a workload of the Homa papers (W1, mostly short messages, to
 W5, mostly long ones; longer requests than the protocol allows are cut to its
-limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
+limit). What 'tougw homa serve --echo' or --sink answers is the response. It ends
+early when the host refuses a call before any was answered.`,
 		Example: "  tougw homa bench 10.0.0.2:4000 --workload W3 --concurrency 20 --duration 30s",
-		Args:    exactly("ADDRESS:PORT"),
+		Args:    exactly("HOST:PORT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := parseServer(cmd, args[0])
-			if err != nil {
-				return err
-			}
 			if err := checkSize(cmd, size); err != nil {
 				return err
 			}
@@ -49,7 +46,7 @@ limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
 				return &usageError{cmd, fmt.Errorf("--duration %v is not above 0", duration)}
 			}
 			o := probe.BenchOptions{
-				To: to, MaxLength: rpc.MaxMessage, Concurrency: concurrency, Duration: duration, Seed: seed,
+				MaxLength: rpc.MaxMessage, Concurrency: concurrency, Duration: duration, Seed: seed,
 				Workload: fmt.Sprintf("%d bytes", size), Length: func(float64) int { return size },
 			}
 			if workload != "" {
@@ -62,22 +59,20 @@ limit). What 'tougw homa serve --echo' or --sink answers is the response.`,
 				}
 				o.Workload, o.Length = w.Name, w.Quantile
 			}
-			node, conn, err := flags.open(cmd)
+			node, to, err := flags.client(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			defer node.Close()
-			if err := conn.CheckRoute(to.Addr()); err != nil {
-				return err
-			}
+			o.To = to
 			return runBench(cmd, node, o, asJSON)
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().IntVarP(&size, "size", "s", 100, "length of each request in `BYTES`")
+	cmd.Flags().IntVarP(&size, "size", "s", 100, "length of each request in `BYTES`, up to 1000000")
 	cmd.Flags().StringVar(&workload, "workload", "", "draw lengths from the workload `NAME`: W1 to W5")
 	cmd.Flags().IntVar(&concurrency, "concurrency", 1, "keep `COUNT` calls outstanding")
-	cmd.Flags().DurationVar(&duration, "duration", 10*time.Second, "measure for this `TIME`")
+	cmd.Flags().Var((*seconds)(&duration), "duration", "measure for this `TIME`, as 2.5 or 2500ms")
 	cmd.Flags().Uint64Var(&seed, "seed", 1, "`NUMBER` that the lengths follow from")
 	cmd.Flags().BoolVar(&asJSON, "json", false, "print the report as JSON, for programs")
 	return cmd

@@ -4,10 +4,14 @@ import (
 	"bytes"
 	"context"
 	"encoding/json"
+	"errors"
+	"fmt"
+	"net/netip"
 	"regexp"
 	"runtime"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"golang.org/x/sys/unix"
@@ -20,10 +24,18 @@ func TestHomaUsageErrors(t *testing.T) {
 	for _, c := range []struct{ args, want string }{
 		{"homa", "tougw homa: a command is missing"},
 		{"homa png", `tougw homa: unknown command "png"; did you mean "ping"?`},
-		{"homa ping", "tougw homa ping: ADDRESS:PORT is missing"},
-		{"homa ping 10.0.0.2", `tougw homa ping: "10.0.0.2" has no port: want ADDRESS:PORT, or [ADDRESS]:PORT for IPv6`},
-		{"homa ping fe80::1", `tougw homa ping: "fe80::1" has no port: want ADDRESS:PORT, or [ADDRESS]:PORT for IPv6`},
-		{"homa ping server:4000", `tougw homa ping: "server" is not an IP address`},
+		{"homa ping", "tougw homa ping: HOST:PORT is missing"},
+		{"homa ping 10.0.0.2", `tougw homa ping: "10.0.0.2" has no port: want HOST:PORT, or [ADDRESS]:PORT for IPv6`},
+		{"homa ping fe80::1", `tougw homa ping: "fe80::1" has no port: want HOST:PORT, or [ADDRESS]:PORT for IPv6`},
+		{"homa ping :4000", `tougw homa ping: "" is not the address of a host`},
+		{"homa ping [fe80::1]:4000", "tougw homa ping: fe80::1 is link-local and says no device: want [fe80::1%DEVICE]:4000"},
+		{"homa ping 10.0.0.2:4000 --bind fd94::1,fd94::2", "tougw homa ping: --bind has no address of the family of 10.0.0.2"},
+		{"homa bench [fd94::2]:4000 --bind 10.0.0.1", "tougw homa bench: --bind has no address of the family of fd94::2"},
+		{"homa ping 10.0.0.2:4000 -s 10k", `tougw homa ping: --size "10k": invalid syntax`},
+		{"homa serve --port 70000 --echo", `tougw homa serve: --port "70000": value out of range`},
+		{"homa ping 10.0.0.2:4000 -i soon", `tougw homa ping: --interval "soon": want seconds, or a number with a unit such as 500ms`},
+		{"homa ping 10.0.0.2:4000 -i -0.5", "tougw homa ping: --interval -500ms is negative"},
+		{"homa bench 10.0.0.2:4000 --duration 0", "tougw homa bench: --duration 0s is not above 0"},
 		{"homa ping 10.0.0.2:0", `tougw homa ping: port of "10.0.0.2:0" is not in 1 to 65535`},
 		{"homa ping 10.0.0.2:70000", `tougw homa ping: port of "10.0.0.2:70000" is not in 1 to 65535`},
 		{"homa ping 10.0.0.2:4000 -c 0", "tougw homa ping: --count 0 is not above 0"},
@@ -45,6 +57,51 @@ func TestHomaUsageErrors(t *testing.T) {
 		path, _, _ := strings.Cut(c.want, ":")
 		tougw(strings.Fields(c.args)...).check(t, c.args, result{exitUsage, "", c.want + "\nRun '" + path + " -h' for help.\n"})
 	}
+}
+
+func TestSeconds(t *testing.T) {
+	for text, want := range map[string]time.Duration{
+		"5": 5 * time.Second, "0.2": 200 * time.Millisecond, ".5": 500 * time.Millisecond, "-1": -time.Second,
+		"1500ms": 1500 * time.Millisecond, "5m": 5 * time.Minute, "1m30s": 90 * time.Second, "0": 0,
+	} {
+		var s seconds
+		if err := s.Set(text); err != nil || time.Duration(s) != want || s.String() != want.String() {
+			t.Errorf("%q is %s, %v, want %s", text, &s, err, want)
+		}
+	}
+	for _, text := range []string{"", "s", "5 s", "inf", "nan", "1e30", "5x"} {
+		if err := new(seconds).Set(text); err == nil {
+			t.Errorf("%q was taken", text)
+		}
+	}
+}
+
+func TestResolve(t *testing.T) {
+	v4, v6 := netip.MustParseAddr("10.0.0.2"), netip.MustParseAddr("fd94::2")
+	both := func(_ context.Context, network, host string) ([]netip.Addr, error) {
+		if network != "ip" || host != "server" {
+			return nil, fmt.Errorf("lookup of %s %s", network, host)
+		}
+		return []netip.Addr{v6, netip.AddrFrom16(v4.As16())}, nil
+	}
+	for _, c := range []struct{ bind, want string }{{"", "fd94::2"}, {"10.0.0.1", "10.0.0.2"}, {"fd94::1", "fd94::2"}, {"fd94::1 10.0.0.1", "fd94::2"}} {
+		var local []netip.Addr
+		for _, text := range strings.Fields(c.bind) {
+			local = append(local, netip.MustParseAddr(text))
+		}
+		if got, err := resolve(t.Context(), "server", local, both); err != nil || got.String() != c.want {
+			t.Errorf("with --bind %q: %s, %v, want %s", c.bind, got, err, c.want)
+		}
+	}
+	synctest.Test(t, func(t *testing.T) {
+		_, err := resolve(t.Context(), "server", nil, func(ctx context.Context, _, _ string) ([]netip.Addr, error) {
+			<-ctx.Done()
+			return nil, ctx.Err()
+		})
+		if !errors.Is(err, context.DeadlineExceeded) {
+			t.Error(err)
+		}
+	})
 }
 
 // within runs a command line in a namespace until it ends or ctx does.
@@ -80,8 +137,17 @@ func TestHoma(t *testing.T) {
 	// Nobody serves yet, and then nobody serves that port.
 	r := within(ctx, t, app, "homa ping 198.51.100.2:4000 -c 1")
 	if r.code != exitFailed || !strings.Contains(r.stdout, "protocol unreachable: the host does not know Homa") ||
-		r.stderr != "tougw: 198.51.100.2:4000: no call was answered\n" {
+		r.stderr != "" {
 		t.Errorf("without a server: %+v", r)
+	}
+	// Nor does bench wait for its end.
+	r = within(ctx, t, app, "homa bench 198.51.100.2:4000 --duration 1h")
+	if r.code != exitFailed || r.stdout != "" || !strings.HasSuffix(r.stderr, ": 198.51.100.2:4000: no call was answered: protocol unreachable: the host does not know Homa (1)\n") {
+		t.Errorf("bench without a server: %+v", r)
+	}
+	// Names are those of this machine, which all namespaces share.
+	if r := within(ctx, t, app, "homa ping localhost:4000 -c 1 --bind 127.0.0.1"); !strings.HasPrefix(r.stdout, "HOMA PING 127.0.0.1:4000: 100 bytes\n") {
+		t.Errorf("a name: %+v", r)
 	}
 	serving, stop := context.WithCancel(ctx)
 	served := make(chan result)
@@ -104,13 +170,13 @@ func TestHoma(t *testing.T) {
 		t.Errorf("another port: %+v", r)
 	}
 
-	r = within(ctx, t, app, "homa ping 198.51.100.2:4000 -c 3 -s 2000 -i 1ms")
+	r = within(ctx, t, app, "homa ping 198.51.100.2:4000 -c 3 -s 2000 -i 0.001")
 	want := regexp.MustCompile(`^HOMA PING 198\.51\.100\.2:4000: 2000 bytes
-(2000 bytes from 198\.51\.100\.2:4000: seq=\d time=[0-9.]+[µm]s
+(2000 bytes from 198\.51\.100\.2:4000: seq=\d time=\d+\.\d{3} ms
 ){3}
 --- 198\.51\.100\.2:4000 ---
 3 calls, 3 answered, 0% lost, \d+ms
-round trip min/avg/p50/p99/max = ([0-9.]+[µm]s/?){5}
+round trip min/avg/p50/p99/max = (\d+\.\d{3}/?){5} ms
 $`)
 	if r.code != exitOK || r.stderr != "" || !want.MatchString(r.stdout) {
 		t.Errorf("ping: %+v", r)
@@ -129,6 +195,13 @@ $`)
 		t.Errorf("bench: %+v", r)
 	}
 
+	canceled, end := context.WithCancel(ctx)
+	end()
+	r = within(canceled, t, n.Server, "homa serve --port 40000 --echo")
+	if !strings.HasSuffix(r.stderr, "warning: port 40000: Linux hosts call ports up to 32767 only\n") {
+		t.Errorf("a high port: %+v", r)
+	}
+
 	// A host without a route, in a namespace that routes to neighbours only.
 	r = within(ctx, t, n.Internet, "homa ping 172.16.0.1:4000 -c 1")
 	r.check(t, "no route", result{exitFailed, "", "tougw: rawip: 172.16.0.1: network is unreachable\n"})
@@ -136,7 +209,7 @@ $`)
 	stop()
 	for range 2 {
 		r := <-served
-		if r.code != exitOK || r.stderr != "" || !regexp.MustCompile(`^serving Homa port 400\d: (echo|sink)\n\d+ requests served, \d+ of them failed\n$`).MatchString(r.stdout) {
+		if r.code != exitOK || r.stderr != "" || !regexp.MustCompile(`^serving Homa port 400\d: (echo|sink)\n\d+ requests: \d+ answered, \d+ lost because their client gave up or fell silent\n$`).MatchString(r.stdout) {
 			t.Errorf("serve: %+v", r)
 		}
 	}

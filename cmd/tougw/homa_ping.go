@@ -14,21 +14,17 @@ import (
 func newHomaPing() *cobra.Command {
 	var flags homaFlags
 	var count, size int
-	var interval time.Duration
+	interval := time.Second
 	cmd := &cobra.Command{
-		Use:   "ping ADDRESS:PORT [-c COUNT] [-s SIZE] [-i INTERVAL]",
+		Use:   "ping HOST:PORT [-c COUNT] [-s SIZE] [-i INTERVAL]",
 		Short: "Call a Homa server again and again, and show the round trips",
 		Long: `ping calls a Homa server, one call at a time, and prints a line for each call and
 a summary at the end. Any server will do; 'tougw homa serve --echo' is one. It
 ends after COUNT calls, or at SIGINT. The exit code is 1 when no call was
 answered.`,
 		Example: "  tougw homa ping 10.0.0.2:4000 -c 5",
-		Args:    exactly("ADDRESS:PORT"),
+		Args:    exactly("HOST:PORT"),
 		RunE: func(cmd *cobra.Command, args []string) error {
-			to, err := parseServer(cmd, args[0])
-			if err != nil {
-				return err
-			}
 			if err := checkSize(cmd, size); err != nil {
 				return err
 			}
@@ -38,26 +34,23 @@ answered.`,
 			if interval < 0 {
 				return &usageError{cmd, fmt.Errorf("--interval %v is negative", interval)}
 			}
-			node, conn, err := flags.open(cmd)
+			node, to, err := flags.client(cmd, args[0])
 			if err != nil {
 				return err
 			}
 			defer node.Close()
-			if err := conn.CheckRoute(to.Addr()); err != nil {
-				return err
-			}
 			ctx, stop := untilSignal(cmd)
 			defer stop()
 			err = probe.Ping(ctx, node, probe.PingOptions{To: to, Count: count, Size: size, Interval: interval}, cmd.OutOrStdout())
 			if errors.Is(err, probe.ErrNoAnswer) {
-				return fmt.Errorf("%s: %w", to, err)
+				return errReported
 			}
 			return err
 		},
 	}
 	flags.add(cmd)
 	cmd.Flags().IntVarP(&count, "count", "c", 0, "stop after `COUNT` calls")
-	cmd.Flags().IntVarP(&size, "size", "s", 100, "length of each request in `BYTES`")
-	cmd.Flags().DurationVarP(&interval, "interval", "i", time.Second, "`TIME` from the start of a call to the next")
+	cmd.Flags().IntVarP(&size, "size", "s", 100, "length of each request in `BYTES`, up to 1000000")
+	cmd.Flags().VarP((*seconds)(&interval), "interval", "i", "`TIME` from the start of a call to the next, as 0.2 or 200ms")
 	return cmd
 }

@@ -11,6 +11,9 @@ import (
 	"github.com/tougw/tougw/homa/rpc"
 )
 
+// maxLinuxPort is the last port of servers to Linux hosts; those above are clients.
+const maxLinuxPort = 32767
+
 // newHomaServe returns `tougw homa serve`.
 func newHomaServe() *cobra.Command {
 	var flags homaFlags
@@ -26,7 +29,7 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 		Args:    exactly(),
 		RunE: func(cmd *cobra.Command, _ []string) error {
 			if port == 0 {
-				return &usageError{cmd, errors.New("--port is missing or 0: want 1 to 65535; Linux hosts call ports up to 32767")}
+				return &usageError{cmd, fmt.Errorf("--port is missing or 0: want 1 to 65535; Linux hosts call ports up to %d", maxLinuxPort)}
 			}
 			switch {
 			case !echo && !sink:
@@ -34,13 +37,23 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 			case echo && sink:
 				return &usageError{cmd, errors.New("--echo and --sink exclude each other")}
 			}
-			node, conn, err := flags.open(cmd)
+			cfg, version, err := flags.parse(cmd)
+			if err != nil {
+				return err
+			}
+			node, conn, err := startNode(cfg, version)
 			if err != nil {
 				return err
 			}
 			defer node.Close()
+			warn := func(format string, args ...any) {
+				fmt.Fprintf(cmd.ErrOrStderr(), "%s: warning: "+format+"\n", append([]any{cmd.CommandPath()}, args...)...)
+			}
 			if reason := conn.BufferReason(); reason != "" {
-				fmt.Fprintf(cmd.ErrOrStderr(), "tougw: warning: %s\n", reason)
+				warn("%s", reason)
+			}
+			if port > maxLinuxPort {
+				warn("port %d: Linux hosts call ports up to %d only", port, maxLinuxPort)
 			}
 			handler, what := rpc.HandlerFunc(answerEcho), "echo"
 			if sink {
@@ -59,7 +72,8 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 			select {
 			case <-ctx.Done():
 				s := node.Stats()
-				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d requests served, %d of them failed\n", s.Served, s.ServedFailed)
+				_, err = fmt.Fprintf(cmd.OutOrStdout(), "%d requests: %d answered, %d lost because their client gave up or fell silent\n",
+					s.Served, s.Served-s.ServedFailed, s.ServedFailed)
 			case <-node.Done():
 				err = errors.New("the sockets failed")
 			}
@@ -67,7 +81,7 @@ Other Homa ports of this host are refused (ICMP port unreachable).`,
 		},
 	}
 	flags.add(cmd)
-	cmd.Flags().Uint16Var(&port, "port", 0, "Homa `PORT` to serve")
+	cmd.Flags().Uint16Var(&port, "port", 0, "Homa `PORT` to serve, up to 32767 for Linux hosts")
 	cmd.Flags().BoolVar(&echo, "echo", false, "answer with the request")
 	cmd.Flags().BoolVar(&sink, "sink", false, "answer with the length of the request")
 	return cmd

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"strconv"
 	"strings"
 
 	"github.com/spf13/cobra"
+	"github.com/spf13/pflag"
 
 	"github.com/tougw/tougw/config"
 )
@@ -27,6 +29,9 @@ type usageError struct {
 
 func (e *usageError) Error() string { return e.err.Error() }
 func (e *usageError) Unwrap() error { return e.err }
+
+// errReported is a failure that the command's output has told of.
+var errReported = errors.New("told already")
 
 // newRoot returns the command tree. Each subcommand is in a file of its own.
 func newRoot() *cobra.Command {
@@ -61,9 +66,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	// We print errors ourselves, and usage only when it was asked for.
 	root.SilenceErrors = true
 	root.SilenceUsage = true
-	root.SetFlagErrorFunc(func(cmd *cobra.Command, err error) error {
-		return &usageError{cmd, err}
-	})
+	root.SetFlagErrorFunc(flagError)
 	err := root.ExecuteContext(ctx)
 	if err == nil {
 		return exitOK
@@ -75,6 +78,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		path := usage.cmd.CommandPath()
 		fmt.Fprintf(stderr, "%s: %v\nRun '%s -h' for help.\n", path, err, path)
 		return exitUsage
+	case errors.Is(err, errReported):
 	case errors.As(err, &file):
 		// Each line starts with the name of the file.
 		fmt.Fprintln(stderr, file)
@@ -82,6 +86,20 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		fmt.Fprintf(stderr, "tougw: %v\n", err)
 	}
 	return exitFailed
+}
+
+// flagError says what is wrong with a flag. Go's own words for numbers name its
+// functions.
+func flagError(cmd *cobra.Command, err error) error {
+	var bad *pflag.InvalidValueError
+	if errors.As(err, &bad) {
+		why := errors.Unwrap(bad)
+		if number := (*strconv.NumError)(nil); errors.As(why, &number) {
+			why = number.Err
+		}
+		err = fmt.Errorf("--%s %q: %w", bad.GetFlag().Name, bad.GetValue(), why)
+	}
+	return &usageError{cmd, err}
 }
 
 // asGroup makes cmd one that only has subcommands: anything else is a usage
