@@ -90,7 +90,7 @@ func TestRunStatusAndFlows(t *testing.T) {
 
 	for _, args := range [][]string{{"trace"}, {"trace", "--last", "--json"}} {
 		tougw(append(args, "--socket", d.socket)...).check(t, "trace without translations", result{code: exitFailed,
-			stderr: "tougw: " + d.socket + ": the daemon answered 503 Service Unavailable: this instance does not translate: its configuration has no translate rule\n"})
+			stderr: "tougw trace: " + d.socket + ": the daemon answered 503 Service Unavailable: this instance does not translate: its configuration has no translate rule\n"})
 	}
 
 	d.stop()
@@ -102,13 +102,13 @@ func TestRunStatusAndFlows(t *testing.T) {
 		t.Errorf("the socket is left: %v", err)
 	}
 	tougw("status", "-c", d.file).check(t, "after the end", result{code: exitFailed,
-		stderr: "tougw: " + d.socket + ": no such admin socket: is tougw running?\n"})
+		stderr: "tougw status: " + d.socket + ": no such admin socket: is tougw running?\n"})
 }
 
 func TestRunTwice(t *testing.T) {
 	d := startDaemon(t)
 	tougw("run", "-c", d.file).check(t, "second run", result{code: exitFailed,
-		stderr: "tougw: admin socket " + d.socket + ": another daemon is running on this socket\n"})
+		stderr: "tougw run: admin socket " + d.socket + ": another daemon is running on this socket\n"})
 	if r := tougw("status", "--socket", d.socket); r.code != exitOK {
 		t.Errorf("the first one: %+v", r)
 	}
@@ -147,7 +147,7 @@ func TestNobodyToAsk(t *testing.T) {
 			"dead.sock": path("dead.sock") + ": nobody answers on this admin socket: tougw is not running",
 			"file":      path("file") + ": nobody answers on this admin socket: tougw is not running",
 		} {
-			tougw(cmd, "--socket", path(name)).check(t, cmd+" "+name, result{code: exitFailed, stderr: "tougw: " + want + "\n"})
+			tougw(cmd, "--socket", path(name)).check(t, cmd+" "+name, result{code: exitFailed, stderr: "tougw " + cmd + ": " + want + "\n"})
 		}
 		tougw(cmd, "-c", path("none.yaml")).check(t, cmd+" without a file", result{code: exitFailed,
 			stderr: path("none.yaml") + ": cannot be read: no such file or directory\n"})

@@ -142,7 +142,7 @@ func TestHoma(t *testing.T) {
 	}
 	// Nor does bench wait for its end.
 	r = within(ctx, t, app, "homa bench 198.51.100.2:4000 --duration 1h")
-	if r.code != exitFailed || r.stdout != "" || !strings.HasSuffix(r.stderr, ": 198.51.100.2:4000: no call was answered: protocol unreachable: the host does not know Homa (1)\n") {
+	if r.code != exitFailed || r.stdout != "" || !strings.HasPrefix(r.stderr, "tougw homa bench: 198.51.100.2:4000: no call was answered: protocol unreachable: the host does not know Homa (1)\n") {
 		t.Errorf("bench without a server: %+v", r)
 	}
 	// Names are those of this machine, which all namespaces share.
@@ -204,7 +204,7 @@ $`)
 
 	// A host without a route, in a namespace that routes to neighbours only.
 	r = within(ctx, t, n.Internet, "homa ping 172.16.0.1:4000 -c 1")
-	r.check(t, "no route", result{exitFailed, "", "tougw: rawip: 172.16.0.1: network is unreachable\n"})
+	r.check(t, "no route", result{exitFailed, "", "tougw homa ping: rawip: 172.16.0.1: network is unreachable\n"})
 
 	stop()
 	for range 2 {
@@ -228,5 +228,5 @@ func TestHomaWithoutCapability(t *testing.T) {
 		done <- tougw("homa", "ping", "127.0.0.1:4000", "-c", "1")
 	}()
 	(<-done).check(t, "ping", result{exitFailed, "",
-		"tougw: rawip: raw IPv4 socket: operation not permitted: CAP_NET_RAW is needed (run as root, or setcap cap_net_raw+ep)\n"})
+		"tougw homa ping: rawip: raw IPv4 socket: operation not permitted: CAP_NET_RAW is needed (run as root, or setcap cap_net_raw+ep)\n"})
 }

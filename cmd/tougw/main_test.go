@@ -78,11 +78,11 @@ func TestKeygenAndCheck(t *testing.T) {
 	tougw("keygen", "psk", "phone", "--out", path("psk")).check(t, "phone", result{stdout: path("psk/phone.psk") + "\n"})
 
 	tougw("keygen", "psk", "phone", "--out", path("psk")).check(t, "phone again", result{code: exitFailed,
-		stderr: "tougw: " + path("psk/phone.psk") + " exists already; it is never overwritten: remove it first if it is not needed\n"})
+		stderr: "tougw keygen psk: " + path("psk/phone.psk") + " exists already; it is never overwritten: remove it first if it is not needed\n"})
 	tougw("keygen", "identity", "Phone", "--ca", dir, "--out", dir).check(t, "bad name", result{code: exitFailed,
-		stderr: "tougw: name \"Phone\" has upper-case letters: names are in lower case\n"})
+		stderr: "tougw keygen identity: name \"Phone\" has upper-case letters: names are in lower case\n"})
 	tougw("keygen", "identity", "phone", "--ca", path("none"), "--out", dir).check(t, "no CA", result{code: exitFailed,
-		stderr: "tougw: open " + path("none/ca.crt") + ": no such file or directory\n"})
+		stderr: "tougw keygen identity: open " + path("none/ca.crt") + ": no such file or directory\n"})
 
 	for name, content := range map[string]string{
 		"client.yaml": `name: laptop-7

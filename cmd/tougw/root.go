@@ -67,7 +67,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 	root.SilenceErrors = true
 	root.SilenceUsage = true
 	root.SetFlagErrorFunc(flagError)
-	err := root.ExecuteContext(ctx)
+	cmd, err := root.ExecuteContextC(ctx)
 	if err == nil {
 		return exitOK
 	}
@@ -83,7 +83,7 @@ func execute(ctx context.Context, args []string, stdout, stderr io.Writer) int {
 		// Each line starts with the name of the file.
 		fmt.Fprintln(stderr, file)
 	default:
-		fmt.Fprintf(stderr, "tougw: %v\n", err)
+		fmt.Fprintf(stderr, "%s: %v\n", cmd.CommandPath(), err)
 	}
 	return exitFailed
 }

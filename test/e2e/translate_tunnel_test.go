@@ -174,7 +174,7 @@ admin: {socket: door.sock}
 `)
 	w.must(err)
 	out, err := w.Sites[0].Gateway.Run(w.ctx, "setpriv", "--bounding-set=-net_raw", "--inh-caps=-net_raw", binary, "run", "-c", file)
-	if err == nil || !strings.Contains(err.Error(), "CAP_NET_RAW") || !strings.Contains(err.Error(), "tougw: homa: ") {
+	if err == nil || !strings.Contains(err.Error(), "CAP_NET_RAW") || !strings.Contains(err.Error(), "tougw run: homa: ") {
 		t.Errorf("%v\n%s", err, out)
 	}
 }
