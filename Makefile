@@ -69,7 +69,7 @@ bench-translate: need-net need-translate build ## Redis and HTTP directly, throu
 	@exec bin/bench-translate -tougw bin/tougw -json bench-results/translate.json | tee bench-results/translate.txt
 
 .PHONY: sim
-sim: ## Homa in a simulated data centre: 12 hosts in seconds; FULL=1 for 144 hosts, as docs/homa.md (an hour of processor time)
+sim: ## Homa in a simulated data centre, into bench-results/sim: 12 hosts in seconds; FULL=1 for 144 hosts, as docs/homa.md (10 minutes of processor time)
 	@mkdir -p bench-results/sim
 	@$(GO) build -o bin/homasim ./homa/sim/cmd/homasim
 	@exec bin/homasim -out bench-results/sim $(if $(FULL),,-racks 3 -hosts 4 -scale 0.1)

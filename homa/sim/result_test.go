@@ -37,7 +37,7 @@ func TestSlowdownsAreSummarised(t *testing.T) {
 
 // made is a result for tables and plots.
 func made(workload string, scheme Scheme, worst float64) *Result {
-	r := &Result{Workload: workload, Scheme: scheme, Load: 0.8, Hosts: 144, MeasuredLoad: 0.79}
+	r := &Result{Workload: workload, Scheme: scheme, Load: 0.8, Hosts: 144, OfferedLoad: 0.78, MeasuredLoad: 0.79, ScheduledLevels: 3}
 	var samples []sample
 	for i := range 10_000 {
 		samples = append(samples, sample{int32(i + 1), float32(1 + worst*float64(i%100)/99)})
@@ -53,6 +53,26 @@ func TestTable(t *testing.T) {
 		" 10 %            1,000     1.50    1.49    1.99    1,001     991   1,981\n",
 		"measured messages                        10,000                   10,000\n",
 		"load carried, %                            79.0                     79.0",
+	} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q is missing in\n%s", want, text)
+		}
+	}
+	if !strings.HasSuffix(text, "took, s                                    0.00                     0.00\n") {
+		t.Errorf("reservations about a long run:\n%s", text)
+	}
+}
+
+// TestReservations: a table says what its figures are not good for.
+func TestReservations(t *testing.T) {
+	r := made("W5", Schemes[0], 1)
+	r.measure(make([]sample, 52))
+	r.ScheduledLevels, r.OfferedLoad, r.Unfinished, r.Elapsed = 1, 0.52, 4, 0.04
+	text := Table([]*Result{r})
+	for _, want := range []string{
+		"\n1 level for scheduled bytes",
+		"took, s                                    0.04\nFewer than 1,000 messages: a p99 is the longest time.\nThe load is chance:",
+		"\nMessages that have not arrived count with the time so far",
 	} {
 		if !strings.Contains(text, want) {
 			t.Errorf("%q is missing in\n%s", want, text)

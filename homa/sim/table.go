@@ -2,6 +2,8 @@ package sim
 
 import (
 	"fmt"
+	"math"
+	"slices"
 	"strings"
 )
 
@@ -9,14 +11,21 @@ import (
 // as the most for the shortest half of the messages of any workload.
 const PaperBound = 2.2
 
+// fewMessages is how many leave less than a hundred to a slice.
+const fewMessages = 100 * Slices
+
 // Table shows runs of one workload side by side, as text; results must not be
 // empty.
 func Table(results []*Result) string {
 	var b strings.Builder
 	first := results[0]
 	fmt.Fprintf(&b, "%s at %.0f %% load, %d hosts, seed %d\n", first.Workload, 100*first.Load, first.Hosts, first.Seed)
-	fmt.Fprintf(&b, "%d levels for scheduled bytes, cutoffs %v, %d bytes unscheduled, %d granted ahead of %d messages\n",
-		first.ScheduledLevels, first.Cutoffs[first.ScheduledLevels:], first.Unscheduled, first.GrantWindow, first.Overcommit)
+	levels := "level"
+	if first.ScheduledLevels > 1 {
+		levels = "levels"
+	}
+	fmt.Fprintf(&b, "%d %s for scheduled bytes, cutoffs %v, %d bytes unscheduled, %d granted ahead of %d messages\n",
+		first.ScheduledLevels, levels, first.Cutoffs[first.ScheduledLevels:], first.Unscheduled, first.GrantWindow, first.Overcommit)
 	fmt.Fprintf(&b, "\n%-22s", "slowdown")
 	for _, r := range results {
 		fmt.Fprintf(&b, "  %23s", r.Scheme.Title)
@@ -58,7 +67,16 @@ func Table(results []*Result) string {
 	line("longest queue, bytes", func(r *Result) string { return thousands(int(r.MaxQueuedTOR)) })
 	line("same, between switches", func(r *Result) string { return thousands(int(r.MaxQueuedCore)) })
 	line("simulated, ms", func(r *Result) string { return fmt.Sprintf("%.1f", 1000*r.Time) })
-	line("took, s", func(r *Result) string { return fmt.Sprintf("%.0f", r.Elapsed) })
+	line("took, s", func(r *Result) string { return fmt.Sprintf("%.2f", r.Elapsed) })
+	if first.All.Count < fewMessages {
+		fmt.Fprintf(&b, "Fewer than %s messages: a p99 is the longest time.\n", thousands(fewMessages))
+	}
+	if math.Abs(first.OfferedLoad-first.Load) > 0.05 {
+		b.WriteString("The load is chance: a longer run has more of the few long messages that make it.\n")
+	}
+	if slices.ContainsFunc(results, func(r *Result) bool { return r.Unfinished > 0 }) {
+		b.WriteString("Messages that have not arrived count with the time so far, which is less than the truth.\n")
+	}
 	return b.String()
 }
 

@@ -80,7 +80,11 @@ func run(ctx context.Context, args []string, stdout, stderr io.Writer) error {
 	if o.out == "" {
 		return nil
 	}
-	return write(o.out, table, results)
+	if err := write(o.out, table, results); err != nil {
+		return err
+	}
+	_, err = fmt.Fprintf(stderr, "table.txt, results.json and plot.svg are in %s\n", o.out)
+	return err
 }
 
 // results reads results, or makes them.
@@ -183,7 +187,7 @@ func runAll(ctx context.Context, configs []sim.Config, parallel int, stderr io.W
 					cancel()
 				} else {
 					results[i] = r
-					fmt.Fprintf(stderr, "%s %s: %.0f s, p99 of the shortest half %.2f\n", r.Workload, r.Scheme.Name, r.Elapsed, r.Half.P99)
+					fmt.Fprintf(stderr, "%s %s: %.1f s, p99 of the shortest half %.2f\n", r.Workload, r.Scheme.Name, r.Elapsed, r.Half.P99)
 				}
 				mu.Unlock()
 			}

@@ -19,10 +19,13 @@ var tiny = []string{"-racks", "2", "-hosts", "3", "-spines", "1", "-measure", "3
 
 func TestFigureIsWritten(t *testing.T) {
 	folder := filepath.Join(t.TempDir(), "figure")
-	var out bytes.Buffer
+	var out, progress bytes.Buffer
 	args := append([]string{"-workloads", "W2,w1", "-schemes", "onequeue,homa", "-parallel", "2", "-out", folder}, tiny...)
-	if err := run(context.Background(), args, &out, io.Discard); err != nil {
+	if err := run(context.Background(), args, &out, &progress); err != nil {
 		t.Fatal(err)
+	}
+	if want := "table.txt, results.json and plot.svg are in " + folder + "\n"; !strings.HasSuffix(progress.String(), want) {
+		t.Errorf("%q does not end with %q", &progress, want)
 	}
 	table, err := os.ReadFile(filepath.Join(folder, "table.txt"))
 	if err != nil {
