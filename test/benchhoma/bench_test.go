@@ -71,6 +71,30 @@ func TestTable(t *testing.T) {
 	}
 }
 
+// TestGoal compares what was measured with what is wanted.
+func TestGoal(t *testing.T) {
+	homa := result{Row: rowBeside, Transport: nameHoma, P99: 1000}
+	for _, c := range []struct {
+		results []result
+		want    string
+	}{
+		{[]result{homa, {Row: rowBeside, Transport: nameTCP, P99: 7000}}, "at least 7: 7.00, met"},
+		{[]result{homa, {Row: rowBeside, Transport: nameTCP, P99: 6990}}, "at least 7: 6.99, NOT MET"},
+		{[]result{homa, {Row: rowBeside, Transport: nameTCP, Missing: "not in this kernel"}}, ""},
+		{[]result{homa, {Row: "100 B, shaped link, idle", Transport: nameTCP, P99: 9000}}, ""},
+		{nil, ""},
+	} {
+		var b bytes.Buffer
+		if err := writeText(&b, c.results); err != nil {
+			t.Fatal(err)
+		}
+		goal := "\n" + rowBeside + ": p99 by TCP cubic / by Homa, " + c.want + "\n"
+		if got := b.String(); c.want != "" && !strings.HasSuffix(got, goal) || c.want == "" && strings.Contains(got, "at least") {
+			t.Errorf("want %q at the end of\n%s", c.want, got)
+		}
+	}
+}
+
 func TestMessages(t *testing.T) {
 	var b bytes.Buffer
 	for _, text := range []string{"", "hello"} {

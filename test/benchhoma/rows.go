@@ -44,14 +44,21 @@ type contender struct {
 // fifo is the queue that all but fq_codel use.
 func fifo(o *options) string { return fmt.Sprintf("bfifo limit %d", o.queue) }
 
+// What the goal compares, and where.
+const (
+	nameHoma  = "Homa"
+	nameTCP   = "TCP cubic"
+	rowBeside = "100 B beside 4 x 1 MB, shaped link"
+)
+
 // contenders are compared in each row.
 func contenders(o *options) []contender {
 	tcp := func(congestion string) func(bool) transport {
 		return func(bool) transport { return &tcpTransport{congestion: congestion} }
 	}
 	return []contender{
-		{name: "Homa", make: func(shaped bool) transport { return &homaTransport{config: homaConfig(o, shaped)} }, leaf: fifo},
-		{name: "TCP cubic", make: tcp("cubic"), leaf: fifo},
+		{name: nameHoma, make: func(shaped bool) transport { return &homaTransport{config: homaConfig(o, shaped)} }, leaf: fifo},
+		{name: nameTCP, make: tcp("cubic"), leaf: fifo},
 		{name: "TCP DCTCP", make: tcp("dctcp"), shape: true, leaf: func(o *options) string {
 			// Marks above a tenth of the queue, as DCTCP wants.
 			mark := o.queue / 10
@@ -101,7 +108,7 @@ var rows = []row{
 	{"100 B, shaped link, idle", true, func(ctx context.Context, l *lab, o *options, t transport) (result, error) {
 		return contended(ctx, l, o, t, 0)
 	}},
-	{"100 B beside 4 x 1 MB, shaped link", true, func(ctx context.Context, l *lab, o *options, t transport) (result, error) {
+	{rowBeside, true, func(ctx context.Context, l *lab, o *options, t transport) (result, error) {
 		return contended(ctx, l, o, t, 4)
 	}},
 }

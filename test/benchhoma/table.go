@@ -21,7 +21,32 @@ func writeText(w io.Writer, results []result) error {
 		}
 		fmt.Fprintf(tw, "  %s\t%s\t%s\t%.0f\t%s\t%s\t%d\n", r.Transport, micros(r.P50), micros(r.P99), r.Calls, megabits(r.Bits), megabits(r.LongBits), r.Failed)
 	}
-	return tw.Flush()
+	if err := tw.Flush(); err != nil {
+		return err
+	}
+	return writeGoal(w, results)
+}
+
+// leastFactor is how many times lower than TCP's the p99 of Homa must be in rowBeside.
+const leastFactor = 7
+
+// writeGoal writes whether Homa meets it, if both were measured.
+func writeGoal(w io.Writer, results []result) error {
+	p99 := map[string]float64{}
+	for _, r := range results {
+		if r.Row == rowBeside {
+			p99[r.Transport] = r.P99
+		}
+	}
+	if p99[nameHoma] == 0 || p99[nameTCP] == 0 {
+		return nil
+	}
+	factor, verdict := p99[nameTCP]/p99[nameHoma], "met"
+	if factor < leastFactor {
+		verdict = "NOT MET"
+	}
+	_, err := fmt.Fprintf(w, "\n%s: p99 by %s / by %s, at least %d: %.2f, %s\n", rowBeside, nameTCP, nameHoma, leastFactor, factor, verdict)
+	return err
 }
 
 // micros writes microseconds.
