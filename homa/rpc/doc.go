@@ -4,7 +4,23 @@
 // A Node is one Homa endpoint: engine, carrier, clock and lock. Its Call sends a
 // request and returns the response; Open does the same with streams. Serve and
 // Listen answer requests to a port. A message is 1 to 1,000,000 bytes long.
-// Requests are executed at most once, and not in any order.
+// Requests are executed at most once, and not in any order. On raw sockets, which
+// need Linux and CAP_NET_RAW, a node that serves and calls is
+//
+//	conn, err := rawip.Open(rawip.Config{}) // all addresses of this host
+//	if err != nil {
+//		return err
+//	}
+//	node, err := rpc.NewNode(conn, rpc.Config{}) // conn is the node's from here on
+//	if err != nil {
+//		return err
+//	}
+//	defer node.Close()
+//	server, err := node.Listen(4000, rpc.HandlerFunc(handler), rpc.ServeConfig{})
+//	...
+//	response, err := node.Call(ctx, netip.MustParseAddrPort("10.0.0.2:4000"), []byte("hello"))
+//
+// docs/homa.md has a whole program. Linux hosts call ports up to 32767.
 //
 // There is no connection, and nothing to dial. A peer that is silent for 100 ms
 // is given up, with ErrTimeout; as long as it says that it is working, a call
