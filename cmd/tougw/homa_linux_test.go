@@ -142,7 +142,7 @@ func TestHoma(t *testing.T) {
 	}
 	// Nor does bench wait for its end.
 	r = within(ctx, t, app, "homa bench 198.51.100.2:4000 --duration 1h")
-	if r.code != exitFailed || r.stdout != "" || !strings.HasPrefix(r.stderr, "tougw homa bench: 198.51.100.2:4000: no call was answered: protocol unreachable: the host does not know Homa (1)\n") {
+	if r.code != exitFailed || r.stdout != "" || !strings.HasPrefix(r.stderr, "tougw homa bench: 198.51.100.2:4000: no call was answered: protocol unreachable: the host does not know Homa (1)") {
 		t.Errorf("bench without a server: %+v", r)
 	}
 	// Names are those of this machine, which all namespaces share.
