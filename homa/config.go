@@ -25,6 +25,8 @@ const (
 	maxMaxData    = 65535 - 40 - 56
 	// maxLength keeps offsets of a message inside 31 bits with room to add.
 	maxLength = 1 << 30
+	// defaultResponseTimeout is that of PeerConfig.ResponseTimeoutTicks.
+	defaultResponseTimeout = 10_000
 )
 
 // PeerConfig is what differs from peer to peer. A zero field means the value in
@@ -60,7 +62,8 @@ type PeerConfig struct {
 	AckTimeoutTicks int
 	// ResponseTimeoutTicks is how long a client may stay silent that has not yet
 	// granted the whole response: 10,000. (A Linux client that waits for buffers
-	// says nothing.)
+	// says nothing. An Engine sends BUSY four times in this time, or every 2,500
+	// ticks if that is more often.)
 	ResponseTimeoutTicks int
 }
 
@@ -228,7 +231,7 @@ func (c Config) withDefaults() Config {
 	setInt(&c.MaxTombstones, 65_536)
 	c.Peer = c.Peer.over(PeerConfig{
 		ResendTicks: 5, ResendInterval: 5, TimeoutTicks: 100, ResendLimit: 2, AckTicks: 2,
-		AckTimeoutTicks: 500, ResponseTimeoutTicks: 10_000,
+		AckTimeoutTicks: 500, ResponseTimeoutTicks: defaultResponseTimeout,
 	})
 	setInt(&c.TombstoneLife, max(time.Second, 2*time.Duration(c.Peer.TimeoutTicks)*c.Tick))
 	return c

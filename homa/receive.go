@@ -119,7 +119,12 @@ func (e *Engine) takeAsClient(p *peer, from netip.Addr, version wire.Version, k 
 		r.stats.NeedAcks++
 		// It comes each tick: one RESEND is enough until data comes or it is time again.
 		waits := r.asked > 0 && e.tick < r.asked+int64(r.peer.config.ResendInterval)
-		if !waits && (r.state == Sending || r.in.memory.admitted) {
+		switch {
+		case waits:
+		case r.state == Receiving && (!r.in.memory.admitted || r.in.satisfied()):
+			r.asked = e.tick // there is no room for what is missing
+			e.queueControl(r, controlBusy)
+		default:
 			e.queueResend(r)
 		}
 	default: // ACK is for servers

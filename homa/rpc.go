@@ -84,6 +84,7 @@ type RPC struct {
 	needAckAt            int64
 	needAcks             int   // asked since the client was last heard
 	restarted            int64 // when everything was last sent again
+	withheldAt           int64 // when the server was last told that nothing is granted; 0: something is
 
 	// See asking.go: while it waits, it is linked by timerNext and timerPrev.
 	place, waits         bool

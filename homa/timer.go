@@ -182,18 +182,29 @@ func (e *Engine) credit(r *RPC, tick int64) {
 	r.credited, r.busy = tick, e.busy
 }
 
+// owed reports whether the peer of r, which receives or is a client, ought to send
+// something: else its silence does not count.
+func (r *RPC) owed() bool {
+	switch {
+	case r.state == Sending:
+		return r.out.sent >= r.out.granted
+	case r.in.memory.admitted:
+		return !r.in.satisfied()
+	}
+	return !r.client
+}
+
 // fire does what is due for r at a tick and returns when to look again, 0 for
 // not at all.
 func (e *Engine) fire(r *RPC, tick int64) int64 {
 	e.credit(r, tick)
 	switch {
-	case r.state == Receiving:
-		if r.in.memory.admitted && r.in.satisfied() || !r.in.memory.admitted && r.client {
+	case r.state == Receiving, r.state == Sending && r.client:
+		if r.owed() {
+			r.withheldAt = 0
+		} else {
 			r.heard = tick
-		}
-	case r.state == Sending && r.client:
-		if r.out.sent < r.out.granted {
-			r.heard = tick
+			e.withhold(r, tick)
 		}
 	case r.state == Sending:
 		return e.fireResponse(r, tick)
@@ -219,6 +230,24 @@ func (e *Engine) fire(r *RPC, tick int64) int64 {
 		}
 	}
 	return min(r.resendAt, r.heard+int64(c.TimeoutTicks), tick+int64(c.ResendTicks))
+}
+
+// withholdTicks is how often the sender of a response is told that this side is
+// there, at least: a quarter of the patience that it has by default.
+const withholdTicks = defaultResponseTimeout / 4
+
+// withhold tells a server now and then that its client is there though nothing can
+// be granted, mostly because the application does not read. A client that waits for
+// grants asks by itself.
+func (e *Engine) withhold(r *RPC, tick int64) {
+	switch {
+	case !r.client || r.state != Receiving:
+	case r.withheldAt == 0:
+		r.withheldAt = tick
+	case tick-r.withheldAt >= min(withholdTicks, int64(r.peer.config.ResponseTimeoutTicks)/4):
+		r.withheldAt = tick
+		e.queueControl(r, controlBusy) // unlike GRANT, all versions know it
+	}
 }
 
 // fireResponse is fire for a server that sends a response.
@@ -255,13 +284,14 @@ func (e *Engine) fireResponse(r *RPC, tick int64) int64 {
 }
 
 // hear notes that the peer of r is alive. A client that waits for its response, or
-// for room for its request, is alive whatever it sends.
+// for room for its request, is alive whatever it sends. After BUSY, which says that it
+// can take nothing, it is not asked again soon.
 func (e *Engine) hear(r *RPC, t wire.Type) {
 	waits := !r.client && (r.state == Sending || !r.in.memory.admitted)
 	if waits || t == wire.Data || t == wire.Grant || t == wire.Busy {
 		r.heard = e.tick
 	}
-	if next := e.tick + 1 + int64(r.peer.config.AckTicks); !r.client && r.needAcks > 0 {
+	if next := e.tick + 1 + int64(r.peer.config.AckTicks); !r.client && r.needAcks > 0 && t != wire.Busy {
 		r.needAcks = 1
 		if r.needAckAt > next {
 			r.needAckAt = next

@@ -1,0 +1,78 @@
+package rpc_test
+
+import (
+	"context"
+	"io"
+	"net/netip"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/tougw/tougw/homa"
+	"github.com/tougw/tougw/homa/carrier"
+	"github.com/tougw/tougw/homa/rpc"
+)
+
+// TestReaderPauses: the side that sends is patient for as long as the application of
+// the other one does not read, or writes nothing itself.
+func TestReaderPauses(t *testing.T) {
+	const pause = time.Minute
+	config := rpc.Config{Engine: homa.Config{ReceiveWindow: 64 << 10}}
+	nothing := func() {}
+	wait := func() { time.Sleep(pause) }
+	for _, c := range []struct {
+		name                                                   string
+		readRequest, writeResponse, writeRequest, readResponse func()
+	}{
+		{"request not read", wait, nothing, nothing, nothing},
+		{"response not written", nothing, wait, nothing, nothing},
+		{"request not written", nothing, nothing, wait, nothing},
+		{"response not read", nothing, nothing, nothing, wait},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				client, node := pair(t, &carrier.Network{}, config)
+				listen(t, node, rpc.ServeConfig{OnError: func(_ netip.AddrPort, err error) { t.Error("server:", err) }},
+					func(_ context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
+						c.readRequest()
+						if _, err := req.ReadAll(); err != nil {
+							return err
+						}
+						if err := w.SetLength(rpc.MaxMessage); err != nil {
+							return err
+						}
+						return writeHalves(w, c.writeResponse)
+					})
+				call, err := client.Open(t.Context(), server, rpc.MaxMessage)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer call.Close()
+				if err := writeHalves(call, c.writeRequest); err != nil {
+					t.Fatal("request:", err)
+				}
+				if _, err := call.Response(); err != nil {
+					t.Fatal(err)
+				}
+				c.readResponse()
+				if n, err := io.Copy(io.Discard, call); err != nil || n != rpc.MaxMessage {
+					t.Fatalf("response: %d bytes, %v", n, err)
+				}
+				if s := client.Stats(); s.Timeouts > 0 {
+					t.Errorf("%d time-outs", s.Timeouts)
+				}
+			})
+		})
+	}
+}
+
+// writeHalves writes a message of the most bytes, with something in the middle.
+func writeHalves(w io.Writer, between func()) error {
+	m := message(rpc.MaxMessage)
+	if _, err := w.Write(m[:len(m)/2]); err != nil {
+		return err
+	}
+	between()
+	_, err := w.Write(m[len(m)/2:])
+	return err
+}
