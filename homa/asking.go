@@ -47,7 +47,7 @@ func (e *Engine) leavePlace(r *RPC) {
 // waitPlace puts r, whose timer is not armed, at the end of those that wait.
 func (e *Engine) waitPlace(r *RPC, tick int64) {
 	p := r.peer
-	r.waits, r.waitSince, r.waitHeard = true, tick, r.heard
+	r.waits, r.waitSince = true, tick
 	r.timerPrev, r.timerNext = p.lastAsker, nil
 	if p.lastAsker != nil {
 		p.lastAsker.timerNext = r
@@ -96,19 +96,17 @@ func (e *Engine) serveAskers() {
 }
 
 // serveAsker ends the wait of r: it asks, unless its peer says nothing any more or
-// has said something to r meanwhile.
+// has just said something to r.
 func (e *Engine) serveAsker(r *RPC, silent bool) {
-	since := r.waitSince
+	since := max(r.waitSince, r.heard) // silence before does not count any more
 	e.unwaitPlace(r)
 	c := &r.peer.config
-	unheard := r.heard == r.waitHeard
-	if unheard {
-		r.heard += max(min(e.tick, r.peer.heard)-since, 0)
-	}
+	late := e.tick-r.heard >= int64(c.ResendTicks)
+	r.heard += max(min(e.tick, r.peer.heard)-since, 0)
 	switch {
 	case silent:
 		r.resendAt = e.tick
-	case unheard && (r.state == Sending || r.in.memory.admitted):
+	case late && r.owed() && (r.state == Sending || r.in.memory.admitted):
 		r.credited, r.busy = e.tick, e.busy
 		r.resendAt = e.tick + int64(c.ResendInterval)
 		e.takePlace(r, e.tick)

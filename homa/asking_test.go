@@ -166,3 +166,59 @@ func TestAskBesideTimers(t *testing.T) {
 		t.Errorf("%d requests live on whose client says nothing of them; asked: %v", n, ids)
 	}
 }
+
+// TestAskHeardInTurn: what a call waits for its turn after its host said something to
+// it does not count either, and it asks when the turn comes. The host takes so long
+// to answer that the turn takes longer than the time-out.
+func TestAskHeardInTurn(t *testing.T) {
+	s := newScripted(t, Config{})
+	const calls = 60
+	for range calls {
+		s.call(10)
+	}
+	s.sent()
+	var answers [8][]uint64 // by tick
+	ids := make(map[uint64]int)
+	for tick := range 1000 {
+		s.tick(1)
+		now := &answers[tick%len(answers)]
+		for _, id := range *now {
+			s.receive(wire.Packet{Type: wire.Busy, SenderID: id | 1})
+		}
+		*now = nil
+		asked := make(map[uint64]int)
+		s.asked(asked)
+		for id := range asked {
+			ids[id]++
+			*now = append(*now, id)
+		}
+		if tick == 6 {
+			for id := uint64(100); id < 100+2*calls; id += 2 {
+				s.receive(wire.Packet{Type: wire.Busy, SenderID: id | 1})
+			}
+		}
+		s.wantEvents()
+	}
+	if len(ids) != calls {
+		t.Fatalf("%d of %d calls asked", len(ids), calls)
+	}
+}
+
+// TestLossWithManyCalls: calls to a server that is some ticks away do not fail for the
+// loss of packets, however many there are.
+func TestLossWithManyCalls(t *testing.T) {
+	p := newPair(t, Config{}, Config{}, 3)
+	p.faults = faults{loss: 2, delay: 3 * ms}
+	begun := 0
+	for p.now < 400*ms {
+		for begun-p.completed-p.failed < 50 {
+			p.call(100_000, 100)
+			begun++
+		}
+		p.step()
+	}
+	p.finish()
+	if p.failed > 0 {
+		t.Fatalf("%d of %d calls failed", p.failed, begun)
+	}
+}

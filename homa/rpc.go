@@ -89,7 +89,6 @@ type RPC struct {
 	// See asking.go: while it waits, it is linked by timerNext and timerPrev.
 	place, waits         bool
 	placeEnds, waitSince int64
-	waitHeard            int64 // heard when the wait began
 
 	// Links of peer.rpcs.
 	peerNext, peerPrev *RPC

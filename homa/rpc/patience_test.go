@@ -16,7 +16,7 @@ import (
 // TestReaderPauses: the side that sends is patient for as long as the application of
 // the other one does not read, or writes nothing itself.
 func TestReaderPauses(t *testing.T) {
-	const pause = time.Minute
+	const pause = 15 * time.Second
 	config := rpc.Config{Engine: homa.Config{ReceiveWindow: 64 << 10}}
 	nothing := func() {}
 	wait := func() { time.Sleep(pause) }
