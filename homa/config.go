@@ -58,11 +58,12 @@ type PeerConfig struct {
 	ResendLimit int
 	AckTicks    int // from the last byte of a response to NEED_ACK: 2
 	// AckTimeoutTicks is how long a client may leave NEED_ACK unanswered before
-	// the server forgets the RPC: 500. The module asks for ever.
+	// the server forgets the RPC: 500, or twice TimeoutTicks if that is more. The
+	// module asks for ever.
 	AckTimeoutTicks int
 	// ResponseTimeoutTicks is how long a client may stay silent that has not yet
-	// granted the whole response: 10,000. (A Linux client that waits for buffers
-	// says nothing. An Engine sends BUSY four times in this time, or every 2,500
+	// granted the whole response: 10,000, or twice TimeoutTicks if that is more. (A
+	// Linux client that waits for buffers says nothing. An Engine sends BUSY four times in this time, or every 2,500
 	// ticks if that is more often.)
 	ResponseTimeoutTicks int
 }
@@ -239,6 +240,7 @@ func (c Config) withDefaults() Config {
 
 // over returns p with zero fields taken from base.
 func (p PeerConfig) over(base PeerConfig) PeerConfig {
+	patience := 2 * p.TimeoutTicks // an outage that calls survive must not end their responses
 	if !p.VersionSet {
 		p.Version, p.VersionSet = base.Version, base.VersionSet
 	}
@@ -249,8 +251,8 @@ func (p PeerConfig) over(base PeerConfig) PeerConfig {
 	setInt(&p.TimeoutTicks, base.TimeoutTicks)
 	setInt(&p.ResendLimit, base.ResendLimit)
 	setInt(&p.AckTicks, base.AckTicks)
-	setInt(&p.AckTimeoutTicks, base.AckTimeoutTicks)
-	setInt(&p.ResponseTimeoutTicks, base.ResponseTimeoutTicks)
+	setInt(&p.AckTimeoutTicks, max(base.AckTimeoutTicks, patience))
+	setInt(&p.ResponseTimeoutTicks, max(base.ResponseTimeoutTicks, patience))
 	return p
 }
 

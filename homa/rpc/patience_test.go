@@ -4,6 +4,7 @@ import (
 	"context"
 	"io"
 	"net/netip"
+	"sync/atomic"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -75,4 +76,33 @@ func writeHalves(w io.Writer, between func()) error {
 	between()
 	_, err := w.Write(m[len(m)/2:])
 	return err
+}
+
+// TestOutageAfterResponse: a response that is on its way outlives an outage shorter than
+// the configured time-out, whether the client has granted all of it or not.
+func TestOutageAfterResponse(t *testing.T) {
+	const timeout = 20_000 // ticks
+	config := rpc.Config{Engine: homa.Config{Peer: homa.PeerConfig{TimeoutTicks: timeout}}}
+	for _, length := range []int{100, 500_000} {
+		synctest.Test(t, func(t *testing.T) {
+			var down atomic.Bool
+			network := &carrier.Network{Fate: func(netip.Addr, netip.Addr, []byte) int {
+				if down.Load() {
+					return 0
+				}
+				return 1
+			}}
+			client, node := pair(t, network, config)
+			listen(t, node, rpc.ServeConfig{}, func(_ context.Context, _ *rpc.Request, w *rpc.ResponseWriter) error {
+				down.Store(true)
+				time.AfterFunc(timeout*9/10*time.Millisecond, func() { down.Store(false) })
+				_, err := w.Write(message(length))
+				return err
+			})
+			response, err := client.Call(t.Context(), server, message(10))
+			if err != nil || len(response) != length {
+				t.Errorf("%d bytes came back, %v", len(response), err)
+			}
+		})
+	}
 }
