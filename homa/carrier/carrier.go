@@ -63,6 +63,7 @@ const (
 	HostUnreachable             // there is no path to the host
 	MTUChanged                  // MaxData of the peer has changed
 	CallRefused                 // a gateway cannot have one call answered; Err says why
+	NoRoute                     // this host cannot send there now; Send alone gives it
 )
 
 // String returns a short text, such as "port unreachable".
@@ -80,6 +81,8 @@ func (t Trouble) String() string {
 		return "packet too big"
 	case CallRefused:
 		return "call refused"
+	case NoRoute:
+		return "no route"
 	}
 	return fmt.Sprintf("trouble %d", uint8(t))
 }

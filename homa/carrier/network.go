@@ -17,9 +17,9 @@ type Network struct {
 	// MTU in bytes of IP packet; zero means 1500. It may not change once a Port is
 	// attached.
 	MTU int
-	// Fate, if set, decides how many copies of a packet arrive: 0 loses it. It is
-	// called from several goroutines, borrows data, and must not be changed once a
-	// Port is attached.
+	// Fate, if set, decides how many copies of a packet arrive: 0 loses it, and with
+	// less its sender finds NoRoute. It is called from several goroutines, borrows
+	// data, and must not be changed once a Port is attached.
 	Fate func(from, to netip.Addr, data []byte) int
 	// Gateways says that hosts can refuse single calls, as gateways can.
 	Gateways bool
@@ -86,6 +86,9 @@ func (p *Port) Send(batch []Packet) error {
 			copies := 1
 			if p.network.Fate != nil {
 				copies = p.network.Fate(p.addr, to.addr, b.Data)
+			}
+			if copies < 0 {
+				b.Trouble = NoRoute
 			}
 			for range copies {
 				to.deliver(Packet{Addr: p.addr, Local: to.addr, Priority: b.Priority, Data: b.Data, Target: b.Target})

@@ -196,7 +196,7 @@ func TestNoRoute(t *testing.T) {
 		if err := client.Send(batch); err != nil {
 			t.Fatal(err)
 		}
-		if batch[0].Trouble != carrier.HostUnreachable || !errors.Is(batch[0].Err, unix.ENETUNREACH) {
+		if batch[0].Trouble != carrier.NoRoute || !errors.Is(batch[0].Err, unix.ENETUNREACH) {
 			t.Errorf("%s: %v, %v", dst, batch[0].Trouble, batch[0].Err)
 		}
 		if batch[1].Trouble != carrier.None {

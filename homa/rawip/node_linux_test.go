@@ -6,6 +6,7 @@ import (
 	"errors"
 	"io"
 	"net/netip"
+	"strings"
 	"sync"
 	"testing"
 	"time"
@@ -222,6 +223,52 @@ func TestMTUFallsMidway(t *testing.T) {
 	}
 	if st := conn.Stats(); st.TooBig == 0 {
 		t.Errorf("no router minded: %+v", st)
+	}
+}
+
+// TestRouteIsAway takes the route to the server away while messages are under way.
+func TestRouteIsAway(t *testing.T) {
+	config := patient
+	config.Engine.SendAhead = rpc.MaxMessage // so that Write never waits
+	n, client, conn := pair(t, config)
+	ctx, cancel := context.WithTimeout(context.Background(), 40*time.Second)
+	defer cancel()
+	app := n.Sites[0].App
+	for family, to := range servers {
+		request := message(rpc.MaxMessage)
+		c, err := client.Open(ctx, to, len(request))
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		if _, err := c.Write(request[:500_000]); err != nil {
+			t.Fatal(err)
+		}
+		before := conn.Stats().SendDropNoRoute
+		away := "-" + family[len(family)-1:] // of IPv4 or IPv6
+		route, err := app.Run(ctx, "ip", away, "route", "show", "default")
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := app.Run(ctx, "ip", away, "route", "del", "default"); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(request[500_000:]); err != nil {
+			t.Fatalf("%s: %v", family, err)
+		}
+		for conn.Stats().SendDropNoRoute < before+10 {
+			time.Sleep(time.Millisecond)
+		}
+		if err := call(client, to, 10); !errors.Is(err, rpc.ErrUnreachable) {
+			t.Errorf("%s: a new call: %v", family, err)
+		}
+		if _, err := app.Run(ctx, "ip", append([]string{away, "route", "add"}, strings.Fields(route)...)...); err != nil {
+			t.Fatal(err)
+		}
+		response, err := io.ReadAll(c)
+		if err != nil || !bytes.Equal(response, request) {
+			t.Errorf("%s: %d bytes came back, %v", family, len(response), err)
+		}
 	}
 }
 

@@ -272,7 +272,7 @@ func (w *writer) failed(p *carrier.Packet) {
 		c.peers.update(p.Addr, func(s *peerState) { s.local = netip.Addr{} })
 		// An error that another host caused is none of p.
 		if _, err := w.s.route.mtu(p.Addr, &c.zones); err != nil {
-			p.Trouble, p.Err = carrier.HostUnreachable, w.errno
+			p.Trouble, p.Err = carrier.NoRoute, w.errno
 		}
 	}
 }

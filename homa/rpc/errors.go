@@ -17,8 +17,9 @@ var (
 	// ErrTimeout: the peer was silent too long. A handler that fails is silence to
 	// its client.
 	ErrTimeout = homa.ErrTimeout
-	// ErrUnreachable: the network reports that the peer cannot be reached. It also
-	// covers ErrRefused and ErrNotHoma.
+	// ErrUnreachable: the network reports that the peer cannot be reached, or this host
+	// could not send the first packet of the call. (Later it is loss.) It also covers
+	// ErrRefused and ErrNotHoma.
 	ErrUnreachable = homa.ErrUnreachable
 	// ErrRefused: the host is there and nobody serves the port.
 	ErrRefused = homa.ErrPortUnreachable

@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"net"
+	"net/netip"
 	"sync"
 	"time"
 
@@ -26,6 +27,7 @@ const (
 type batch struct {
 	packets [carrier.MaxBatch]carrier.Packet
 	buffers [carrier.MaxBatch][]byte
+	calls   [carrier.MaxBatch]uint64 // ids of calls that the packets are the first of, else 0
 	n       int
 }
 
@@ -88,7 +90,11 @@ func (n *Node) fill(now homa.Instant) *batch {
 		}
 		b.buffers[b.n] = out.Packet
 		b.packets[b.n] = carrier.Packet{Addr: out.To, Priority: out.Priority, Data: out.Packet}
+		b.calls[b.n] = 0
 		if out.First {
+			if out.RPC.Stats().PacketsSent == 1 {
+				b.calls[b.n] = out.RPC.ID()
+			}
 			if s, ok := out.RPC.Value().(*stream); ok {
 				b.packets[b.n].Target = s.target
 			}
@@ -115,21 +121,27 @@ func (n *Node) dispatch(b *batch) {
 	}
 	for i := range packets {
 		if packets[i].Trouble != carrier.None {
-			n.troubles(packets[i:])
+			n.troubles(b)
 			break
 		}
 	}
 	n.spare.give(b)
 }
 
-// troubles tells the engine what became of packets.
-func (n *Node) troubles(packets []carrier.Packet) {
+// troubles tells the engine what became of the packets of a batch.
+func (n *Node) troubles(b *batch) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	now := n.now()
-	for i := range packets {
-		if packets[i].Trouble != carrier.None {
-			n.trouble(now, &packets[i])
+	for i := range b.packets[:b.n] {
+		switch p := &b.packets[i]; p.Trouble {
+		case carrier.None:
+		case carrier.NoRoute:
+			// A link of this host may be back in a moment: what is under way takes it as
+			// loss, while a call that has yet to begin is told.
+			n.failCall(now, b.calls[i], p.Addr, unreachable(p))
+		default:
+			n.trouble(now, p)
 		}
 	}
 	n.events(now)
@@ -161,15 +173,20 @@ func (n *Node) trouble(now homa.Instant, p *carrier.Packet) {
 		n.tune(p.Addr)
 		return
 	case carrier.CallRefused:
-		// Only the gateway that was called may refuse.
-		if r := n.engine.Called(p.Call); r != nil && r.Peer().Addr() == p.Addr {
-			if s, ok := r.Value().(*stream); ok {
-				s.fail(now, refusedCall(p))
-			}
-		}
+		n.failCall(now, p.Call, p.Addr, refusedCall(p))
 		return
 	}
 	n.engine.Unreachable(now, p.Addr, p.Port, unreachable(p))
+}
+
+// failCall ends the call with an id, if it is one to that peer: only the gateway that
+// was called may refuse. It needs mu.
+func (n *Node) failCall(now homa.Instant, id uint64, peer netip.Addr, err error) {
+	if r := n.engine.Called(id); r != nil && r.Peer().Addr() == peer {
+		if s, ok := r.Value().(*stream); ok {
+			s.fail(now, err)
+		}
+	}
 }
 
 // wakeSender makes the sender goroutine look at the engine.
