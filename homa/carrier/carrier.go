@@ -124,8 +124,8 @@ type Ports interface {
 	// Claim makes a port this node's until release is called. It fails with an error
 	// that wraps ErrClaimed while another node has it.
 	Claim(port uint16) (release func(), err error)
-	// Foreign reports whether another node has claimed the port. It is asked for
-	// packets that this node does not know, and may be wrong for a moment.
+	// Foreign reports whether another node has claimed the port by now. It is asked for
+	// packets that this node does not know.
 	Foreign(port uint16) bool
 }
 

@@ -110,18 +110,24 @@ func (r *refuser) allow(now time.Time) bool {
 
 // Refuse answers p with ICMP or ICMPv6 "port unreachable". Linux hosts then fail
 // their RPCs with that port at once. Nothing is sent when p did not come from
-// and to single hosts, or over Config.RefusalRate.
+// and to single hosts, when another process serves the port by now, or over
+// Config.RefusalRate.
 func (c *Conn) Refuse(p *carrier.Packet) {
 	s := c.socketOf(p.Addr)
 	if s == nil || p.Addr.IsMulticast() || p.Addr.IsUnspecified() || !p.Local.IsValid() || p.Local.IsMulticast() {
 		return
 	}
-	sent := c.refuser.allow(time.Now()) && s.icmp.send(portUnreachable(p, c.cfg.Protocol), p.Addr, p.Local, &c.zones)
+	sent := c.refuser.allow(time.Now()) && !c.foreign(p) && s.icmp.send(portUnreachable(p, c.cfg.Protocol), p.Addr, p.Local, &c.zones)
 	if sent {
 		c.stats.refusals.Add(1)
 	} else {
 		c.stats.refusalsSuppressed.Add(1)
 	}
+}
+
+// foreign reports whether a packet is for another process.
+func (c *Conn) foreign(p *carrier.Packet) bool {
+	return len(p.Data) >= smallest && c.Foreign(binary.BigEndian.Uint16(p.Data[offsetDstPort:]))
 }
 
 // portUnreachable builds the ICMP error about p. The IP header that it quotes is

@@ -93,6 +93,30 @@ func TestRefuse(t *testing.T) {
 	}
 }
 
+// TestRefuseForeign: a server that another process began after its port was found not to
+// be served is not refused.
+func TestRefuseForeign(t *testing.T) {
+	n := network(t)
+	idle, other := open(t, n.Server, Config{}), open(t, n.Server, Config{})
+	p := carrier.Packet{Addr: testnet.AppAddr, Local: testnet.ServerAddr, Data: packet(0)}
+	if idle.Foreign(4000) {
+		t.Fatal("foreign before it is claimed")
+	}
+	release, err := other.Claim(4000)
+	if err != nil {
+		t.Fatal(err)
+	}
+	idle.Refuse(&p)
+	if st := idle.Stats(); st.Refusals != 0 || st.RefusalsSuppressed != 1 {
+		t.Errorf("%+v", st)
+	}
+	release()
+	idle.Refuse(&p)
+	if st := idle.Stats(); st.Refusals != 1 {
+		t.Errorf("not refused after its end: %+v", st)
+	}
+}
+
 // checkRefusal looks for one error of at most 576 bytes, with right checksums.
 func checkRefusal(t *testing.T, f family, size int, packets [][]byte) {
 	t.Helper()

@@ -5,7 +5,6 @@ import (
 	"fmt"
 	"net/netip"
 	"sync"
-	"time"
 
 	"golang.org/x/sys/unix"
 
@@ -18,32 +17,20 @@ import (
 // sockets with abstract names (unix(7)): these are as many as network namespaces,
 // need no file, and end with the process.
 
-const (
-	// foreignLife is how long an answer about a port is remembered: asking takes
-	// three system calls, and anybody can send packets.
-	foreignLife = 50 * time.Millisecond
-	// maxForeign bounds the ports that are remembered.
-	maxForeign = 1024
-)
-
 // ports are the claims of a Conn.
 type ports struct {
 	scopes []string // one for all addresses, or one for each
 
 	mu     sync.Mutex
 	claims map[uint16][]int // descriptors
-	asked  map[uint16]asked
-}
-
-type asked struct {
-	foreign bool
-	at      time.Time
+	asker  int              // the socket that asks, -1: none yet
+	closed bool
 }
 
 // newPorts is called in the network namespace of the sockets. Its number is in the
 // names, since later calls may come from another.
 func newPorts(protocol uint8, local []netip.Addr) *ports {
-	p := &ports{claims: map[uint16][]int{}, asked: map[uint16]asked{}}
+	p := &ports{claims: map[uint16][]int{}, asker: -1}
 	var st unix.Stat_t // without /proc all zero: one namespace
 	_ = unix.Stat("/proc/thread-self/ns/net", &st)
 	host := fmt.Sprintf("@tougw/homa/%d/%d", st.Ino, protocol)
@@ -85,7 +72,6 @@ func (c *Conn) Claim(port uint16) (func(), error) {
 		}
 	}
 	p.claims[port] = fds
-	delete(p.asked, port)
 	return func() { p.release(port) }, nil
 }
 
@@ -104,6 +90,10 @@ func (p *ports) close() {
 		closeAll(fds)
 	}
 	clear(p.claims)
+	p.closed = true
+	if p.asker >= 0 {
+		unix.Close(p.asker)
+	}
 }
 
 func closeAll(fds []int) {
@@ -117,30 +107,27 @@ func (c *Conn) Foreign(port uint16) bool {
 	p := c.ports
 	p.mu.Lock()
 	defer p.mu.Unlock()
-	if _, ok := p.claims[port]; ok {
+	if _, ok := p.claims[port]; ok || p.closed {
 		return false
 	}
-	now := time.Now()
-	if a, ok := p.asked[port]; ok && now.Sub(a.at) < foreignLife {
-		return a.foreign
-	}
-	if len(p.asked) >= maxForeign {
-		clear(p.asked)
-	}
-	a := asked{at: now}
 	for _, scope := range p.scopes {
-		a.foreign = a.foreign || claimed(portName(scope, port))
+		if p.claimed(scope, port) {
+			return true
+		}
 	}
-	p.asked[port] = a
-	return a.foreign
+	return false
 }
 
-// claimed reports whether somebody has bound the name.
-func claimed(name *unix.SockaddrUnix) bool {
-	fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
-	if err != nil {
-		return false
+// claimed reports whether somebody has bound the name of a port. It asks each time, at
+// the price of a system call: a server may have begun since the last one, and would
+// be refused. It needs mu.
+func (p *ports) claimed(scope string, port uint16) bool {
+	if p.asker < 0 {
+		fd, err := unix.Socket(unix.AF_UNIX, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			return false
+		}
+		p.asker = fd
 	}
-	defer unix.Close(fd)
-	return unix.Connect(fd, name) == nil
+	return unix.Connect(p.asker, portName(scope, port)) == nil // it may be connected again
 }

@@ -37,8 +37,8 @@ type Stats struct {
 	// ICMPIgnored are those of other kinds.
 	ICMPIgnored uint64
 
-	// Refusals are ICMP errors sent, RefusalsSuppressed those that the rate limit
-	// or the kernel held back.
+	// Refusals are ICMP errors sent, RefusalsSuppressed those that the rate limit,
+	// the kernel or another process that serves the port held back.
 	Refusals, RefusalsSuppressed uint64
 }
 
