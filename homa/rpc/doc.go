@@ -25,7 +25,8 @@
 // There is no connection, and nothing to dial. A peer that is silent for 100 ms
 // is given up, with ErrTimeout; as long as it says that it is working, a call
 // waits, so that only a context ends it. Canceling a context ends a call at once
-// here; the server is not told.
+// here; the server is not told, and a handler that works does not learn of it (see
+// Handler).
 //
 // # Goroutines
 //

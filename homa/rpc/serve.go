@@ -21,8 +21,13 @@ const DefaultConcurrency = 1024
 // Handler answers requests.
 type Handler interface {
 	// ServeRPC answers req by writing to w. It is called when the first bytes of a
-	// request are here. ctx ends when the client has given the RPC up, the Server
-	// ends, or ServeRPC has returned. With an error, or without a response, the
+	// request are here. ctx ends when the Server ends, when ServeRPC has returned, or
+	// when it shows that the client is gone: it says nothing while its request or its
+	// response is under way, says that it has forgotten the call, or ICMP says that it
+	// is not there. From the end of the request until the response begins nothing is
+	// expected of a client, as with Linux hosts: one that is gone, or has given up,
+	// does not end ctx then, so a handler that may work for long bounds its time
+	// itself. With an error, or without a response, the
 	// client gets none: its call ends with a time-out. Req and w are of no use after
 	// it has returned.
 	ServeRPC(ctx context.Context, req *Request, w *ResponseWriter) error
