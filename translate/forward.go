@@ -31,7 +31,7 @@ type Forward struct {
 	rule                 Rule
 	to                   netip.AddrPort
 	dial                 Dialer
-	tracer               *Tracer
+	tracer               *ruleTracer
 	idle, request, write time.Duration
 
 	clients chan struct{} // a token for each client
@@ -60,7 +60,7 @@ func NewForward(rule Rule, to netip.AddrPort, dial Dialer, tracer *Tracer) (*For
 		usual = forever
 	}
 	f := &Forward{
-		rule: rule, to: to, dial: dial, tracer: tracer,
+		rule: rule, to: to, dial: dial, tracer: tracer.of(rule.Name),
 		idle:    orUsual(rule.Timeouts.Idle, usual),
 		request: orUsual(rule.Timeouts.Request, defaultRequest),
 		write:   orUsual(rule.Timeouts.Write, defaultWrite),

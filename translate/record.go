@@ -20,6 +20,9 @@ func (r *Record) homa(id uint64, s homa.RPCStats) {
 	r.BusyReceived, r.BytesResent = s.BusyReceived, s.BytesResent
 }
 
+// end is when the request was over.
+func (r *Record) end() time.Time { return r.Time.Add(r.Total) }
+
 // matches reports whether the filter selects r.
 func (f *Filter) matches(r *Record) bool {
 	client, server := r.Client.Addr(), r.Server.Addr()

@@ -26,7 +26,7 @@ type Reverse struct {
 	rule                   Rule
 	traits                 framing.Traits
 	dial                   Dial
-	tracer                 *Tracer
+	tracer                 *ruleTracer
 	connect, request, idle time.Duration
 	base                   time.Time
 	large                  *buffers
@@ -72,7 +72,7 @@ func NewReverse(rule Rule, servers []netip.AddrPort, dial Dial, tracer *Tracer) 
 		usual = forever
 	}
 	r := &Reverse{
-		rule: rule, traits: traits, dial: dial, tracer: tracer,
+		rule: rule, traits: traits, dial: dial, tracer: tracer.of(rule.Name),
 		connect: orUsual(rule.Timeouts.Connect, defaultConnect),
 		request: orUsual(rule.Timeouts.Request, defaultRequest),
 		idle:    orUsual(rule.Timeouts.Idle, usual),

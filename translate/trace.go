@@ -81,6 +81,16 @@ const (
 	Aborted     Result = "aborted"      // the client has gone, or the gateway ends
 )
 
+// ofClient reports whether a request failed by what its client did or asked for: no
+// server and no gateway has to be looked at for it, and clients make any number.
+func (r Result) ofClient() bool {
+	switch r {
+	case Malformed, TooLarge, Truncated, Unsupported, Aborted:
+		return true
+	}
+	return false
+}
+
 // Filter selects records. The zero Filter selects all; several conditions must
 // all hold.
 type Filter struct {
@@ -99,8 +109,10 @@ type Filter struct {
 
 // TracerConfig bounds a Tracer. A zero field means the default.
 type TracerConfig struct {
-	// Slowest and Failed are how many records are kept of each kind (256).
-	Slowest, Failed int
+	// Slowest, Failed and Refused are how many records of some 350 bytes are kept of
+	// each kind for each rule (128): the slowest that were OK, the last that failed here
+	// or at the server, and the last that failed by their client.
+	Slowest, Failed, Refused int
 	// SlowAge is how long a slow request is remembered (10 min), so that new ones
 	// find a place.
 	SlowAge time.Duration

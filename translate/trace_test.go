@@ -119,11 +119,12 @@ func TestFilter(t *testing.T) {
 // TestTracerKeeps the slowest of some time, and the last failures.
 func TestTracerKeeps(t *testing.T) {
 	tracer := NewTracer(TracerConfig{Slowest: 3, Failed: 2, SlowAge: time.Minute})
+	rule := tracer.of("kv")
 	start := time.Unix(1000, 0)
 	add := func(at, total time.Duration, result Result) {
 		r := &Record{ID: fmt.Sprint(total), Time: start.Add(at - total), Total: total, Result: result}
-		if tracer.wants(total, result, start.Add(at)) {
-			tracer.add(r)
+		if rule.wants(total, result, start.Add(at)) {
+			rule.add(r)
 		}
 	}
 	has := func(want ...time.Duration) {
@@ -158,6 +159,35 @@ func TestTracerKeeps(t *testing.T) {
 	}
 }
 
+// TestTracerKeepsApart what rules and clients do from the failures that somebody will
+// look for.
+func TestTracerKeepsApart(t *testing.T) {
+	tracer := NewTracer(TracerConfig{})
+	start := time.Unix(1000, 0)
+	add := func(rule string, total time.Duration, result Result) {
+		tracer.of(rule).add(&Record{Rule: rule, Time: start, Total: total, Result: result})
+	}
+	add("kv", time.Millisecond, OK)
+	add("kv", time.Millisecond, Timeout)
+	for range 1000 {
+		for _, result := range []Result{Malformed, TooLarge, Truncated, Unsupported, Aborted} {
+			add("kv", time.Second, result)
+		}
+		for _, result := range []Result{OK, BadResponse, Unreachable, Timeout, Overloaded} {
+			add("shell", time.Hour, result)
+		}
+	}
+	for _, result := range []Result{OK, Timeout} {
+		if n := len(tracer.Last(Filter{Rule: "kv", Result: result})); n != 1 {
+			t.Errorf("%d of kv with %s", n, result)
+		}
+	}
+	// All of it is bounded.
+	if kv, all := len(tracer.Last(Filter{Rule: "kv"})), len(tracer.Last(Filter{})); kv != 2+defaultKept || all != kv+2*defaultKept {
+		t.Errorf("%d of kv, %d in all", kv, all)
+	}
+}
+
 // TestSubscriptions are bounded, each in number of records.
 func TestSubscriptions(t *testing.T) {
 	tracer := NewTracer(TracerConfig{Subscriptions: 2, Queue: 3})
@@ -173,7 +203,7 @@ func TestSubscriptions(t *testing.T) {
 		t.Errorf("a third one: %v", err)
 	}
 	for i := range 10 {
-		tracer.add(&Record{Total: time.Duration(i), Result: OK})
+		tracer.of("kv").add(&Record{Total: time.Duration(i), Result: OK})
 	}
 	if len(slow.C) != 3 || slow.Dropped() != 5 || len(other.C) != 0 {
 		t.Errorf("%d wait, %d dropped, %d at the other", len(slow.C), slow.Dropped(), len(other.C))
@@ -185,8 +215,8 @@ func TestSubscriptions(t *testing.T) {
 	}
 	slow.Close()
 	var none *Tracer
-	none.add(&Record{})
-	if none.wants(1, Timeout, time.Now()) {
+	none.of("kv").add(&Record{})
+	if none.of("kv").wants(1, Timeout, time.Now()) {
 		t.Error("no tracer wants something")
 	}
 }

@@ -11,7 +11,7 @@ import (
 
 // Defaults of TracerConfig. All are our choices.
 const (
-	defaultKept          = 256
+	defaultKept          = 128
 	defaultSlowAge       = 10 * time.Minute
 	defaultSubscriptions = 16
 	defaultTraceQueue    = 1024
@@ -20,23 +20,34 @@ const (
 // ErrSubscriptions says that a Tracer has as many subscriptions as it may.
 var ErrSubscriptions = errors.New("translate: too many subscriptions")
 
-// Tracer keeps the slowest and the failed requests, and tells subscribers of all.
-// One may serve any number of rules. It is safe for concurrent use, and costs next
-// to nothing while nobody listens. A nil Tracer does nothing.
+// Tracer keeps, of each rule apart, the slowest requests, those that failed here or
+// at the server, and those that failed by their client (Result.ofClient), and tells
+// subscribers of all. One may serve any number of rules. It is safe for concurrent
+// use, and costs next to nothing while nobody listens. A nil Tracer does nothing.
 type Tracer struct {
 	config    TracerConfig
 	listeners atomic.Int32
+
+	mu    sync.Mutex
+	subs  []*Subscription
+	rules []*ruleTracer
+}
+
+// ruleTracer is the part of a Tracer that one rule uses, so that no other takes its
+// places. A nil one does nothing.
+type ruleTracer struct {
+	tracer *Tracer
+	name   string
 	// floor is the least Record.Total that finds a place among the slowest.
 	floor atomic.Int64
 	// renew is when the oldest of the slowest loses its place, in Unix nanoseconds; 0
 	// while there is room.
 	renew atomic.Int64
 
-	mu     sync.Mutex
-	subs   []*Subscription
-	slow   slowest
-	failed []Record // a ring
-	next   int      // where the next one goes
+	mu      sync.Mutex
+	slow    slowest
+	failed  ring
+	refused ring // what failed by its client
 }
 
 // NewTracer returns an empty Tracer.
@@ -48,12 +59,30 @@ func NewTracer(config TracerConfig) *Tracer {
 	}
 	usual(&config.Slowest, defaultKept)
 	usual(&config.Failed, defaultKept)
+	usual(&config.Refused, defaultKept)
 	usual(&config.Subscriptions, defaultSubscriptions)
 	usual(&config.Queue, defaultTraceQueue)
 	if config.SlowAge <= 0 {
 		config.SlowAge = defaultSlowAge
 	}
 	return &Tracer{config: config}
+}
+
+// of returns the part for the rule with a name.
+func (t *Tracer) of(name string) *ruleTracer {
+	if t == nil {
+		return nil
+	}
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, r := range t.rules {
+		if r.name == name {
+			return r
+		}
+	}
+	r := &ruleTracer{tracer: t, name: name}
+	t.rules = append(t.rules, r)
+	return r
 }
 
 // Subscription is a live view on a Tracer.
@@ -98,19 +127,37 @@ func (s *Subscription) Close() {
 }
 
 // wants reports whether a record of a request that ends now would go anywhere.
-func (t *Tracer) wants(total time.Duration, result Result, now time.Time) bool {
-	return t != nil && (result != OK || t.listeners.Load() > 0 || t.isSlow(total, now))
+func (t *ruleTracer) wants(total time.Duration, result Result, now time.Time) bool {
+	return t != nil && (result != OK || t.tracer.listeners.Load() > 0 || t.isSlow(total, now))
 }
 
 // isSlow reports whether a request may find a place among the slowest.
-func (t *Tracer) isSlow(total time.Duration, now time.Time) bool {
+func (t *ruleTracer) isSlow(total time.Duration, now time.Time) bool {
 	renew := t.renew.Load()
 	return int64(total) >= t.floor.Load() || renew != 0 && now.UnixNano() >= renew
 }
 
 // add takes a copy of r.
-func (t *Tracer) add(r *Record) {
+func (t *ruleTracer) add(r *Record) {
 	if t == nil {
+		return
+	}
+	t.tracer.publish(r)
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	switch end := r.end(); {
+	case r.Result.ofClient():
+		t.refused.add(r, t.tracer.config.Refused)
+	case r.Result != OK:
+		t.failed.add(r, t.tracer.config.Failed)
+	case t.isSlow(r.Total, end):
+		t.keep(r, end)
+	}
+}
+
+// publish tells subscribers of r.
+func (t *Tracer) publish(r *Record) {
+	if t.listeners.Load() == 0 {
 		return
 	}
 	t.mu.Lock()
@@ -125,25 +172,15 @@ func (t *Tracer) add(r *Record) {
 			s.dropped.Add(1)
 		}
 	}
-	if r.Result != OK {
-		if len(t.failed) < t.config.Failed {
-			t.failed = append(t.failed, *r)
-		} else {
-			t.failed[t.next] = *r
-		}
-		t.next = (t.next + 1) % t.config.Failed
-	}
-	if end := r.Time.Add(r.Total); t.isSlow(r.Total, end) {
-		t.keep(r, end)
-	}
 }
 
 // keep finds r a place among the slowest. It needs mu.
-func (t *Tracer) keep(r *Record, now time.Time) {
-	if len(t.slow) == t.config.Slowest {
+func (t *ruleTracer) keep(r *Record, now time.Time) {
+	config := &t.tracer.config
+	if len(t.slow) == config.Slowest {
 		// Room is made by age first, and else by the fastest.
-		old := now.Add(-t.config.SlowAge)
-		fresh := slices.DeleteFunc(t.slow, func(kept Record) bool { return !kept.Time.After(old) })
+		old := now.Add(-config.SlowAge)
+		fresh := slices.DeleteFunc(t.slow, func(kept Record) bool { return !kept.end().After(old) })
 		if aged := len(fresh) < len(t.slow); aged {
 			t.slow = fresh
 			heap.Init(&t.slow)
@@ -154,35 +191,57 @@ func (t *Tracer) keep(r *Record, now time.Time) {
 		}
 	}
 	heap.Push(&t.slow, *r)
-	if len(t.slow) < t.config.Slowest {
+	if len(t.slow) < config.Slowest {
 		t.floor.Store(0)
 		t.renew.Store(0)
 		return
 	}
-	oldest := slices.MinFunc(t.slow, func(a, b Record) int { return a.Time.Compare(b.Time) })
+	oldest := slices.MinFunc(t.slow, func(a, b Record) int { return a.end().Compare(b.end()) })
 	t.floor.Store(int64(t.slow[0].Total) + 1)
-	t.renew.Store(oldest.Time.Add(t.config.SlowAge).UnixNano())
+	t.renew.Store(oldest.end().Add(config.SlowAge).UnixNano())
 }
 
-// Last returns what is kept, the slowest and the failed, that the filter selects, the
-// newest first.
+// Last returns what is kept that the filter selects, the newest first.
 func (t *Tracer) Last(filter Filter) []Record {
 	t.mu.Lock()
-	defer t.mu.Unlock()
+	rules := slices.Clone(t.rules)
+	t.mu.Unlock()
 	var all []Record
-	for i := range t.failed {
-		if filter.matches(&t.failed[i]) {
-			all = append(all, t.failed[i])
-		}
-	}
-	for i := range t.slow {
-		// What failed is in the other list, unless it was pushed out of it.
-		if r := &t.slow[i]; filter.matches(r) && (r.Result == OK || !slices.Contains(t.failed, *r)) {
-			all = append(all, *r)
-		}
+	for _, r := range rules {
+		all = r.last(&filter, all)
 	}
 	slices.SortStableFunc(all, func(a, b Record) int { return b.Time.Compare(a.Time) })
 	return all
+}
+
+// last appends what is kept of the rule that the filter selects.
+func (t *ruleTracer) last(filter *Filter, all []Record) []Record {
+	t.mu.Lock()
+	defer t.mu.Unlock()
+	for _, kept := range [][]Record{t.failed.records, t.refused.records, t.slow} {
+		for i := range kept {
+			if filter.matches(&kept[i]) {
+				all = append(all, kept[i])
+			}
+		}
+	}
+	return all
+}
+
+// ring has the last records of a kind.
+type ring struct {
+	records []Record
+	next    int // where the next one goes
+}
+
+// add takes a copy of r in place of the oldest, if there are as many as may be.
+func (l *ring) add(r *Record, most int) {
+	if len(l.records) < most {
+		l.records = append(l.records, *r)
+	} else {
+		l.records[l.next] = *r
+	}
+	l.next = (l.next + 1) % most
 }
 
 // slowest is a heap with the fastest request at the top.
