@@ -35,8 +35,9 @@ daemon keeps, the slowest of late and the last that failed, and ends.
 TOTAL is the time from the first byte of the request to the last byte of the
 response: the sum of QUEUE (waiting here), SERVICE (from the end of the request
 until the response began) and TRANSPORT (moving both through this gateway). PRIO
-is the Homa priority of unscheduled and of scheduled data. ID is the same on both
-gateways that a request passes.
+is the Homa priority of unscheduled and of scheduled data, RESENT what this side
+sent again because packets were lost. ID is the same on both gateways that a
+request passes.
 
 ` + cmd.Long
 	flags := cmd.Flags()

@@ -160,23 +160,24 @@ const requestColumns = "%-12s  %-10s %-10s %-21s %-21s %9s %9s"
 
 // WriteRequestHeader writes the names of the columns of WriteRequest.
 func WriteRequestHeader(w io.Writer) error {
-	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6s %7s  %-12s %s\n", "TIME", "RULE", "COMMAND", "CLIENT", "SERVER",
-		"REQUEST", "RESPONSE", "TOTAL", "QUEUE", "SERVICE", "TRANSPORT", "PRIO", "GRANTS", "RESENDS", "RESULT", "ID")
+	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6s %9s  %-12s %s\n", "TIME", "RULE", "COMMAND", "CLIENT", "SERVER",
+		"REQUEST", "RESPONSE", "TOTAL", "QUEUE", "SERVICE", "TRANSPORT", "PRIO", "GRANTS", "RESENT", "RESULT", "ID")
 	return err
 }
 
 // WriteRequest writes a request for people, in one line. Prio is the priority of
-// unscheduled and of scheduled data; grants and resends are those of both sides.
+// unscheduled and of scheduled data, and grants are those of both sides. Requests to
+// resend are left out: most ask a server that takes its time.
 func WriteRequest(w io.Writer, r *Request) error {
 	result := r.Result
 	if r.Retries > 0 {
 		result += fmt.Sprintf("+%d", r.Retries)
 	}
-	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6d %7d  %-12s %s", r.Time.Format("15:04:05.000"), r.Rule,
+	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6d %9s  %-12s %s", r.Time.Format("15:04:05.000"), r.Rule,
 		dash(r.Name), r.Client, r.Server, FormatBytes(uint64(max(r.RequestBytes, 0))), FormatBytes(uint64(max(r.ResponseBytes, 0))),
 		formatTime(r.Total), formatTime(r.Queue), formatTime(r.Service), formatTime(r.Transport),
 		fmt.Sprintf("%d/%d", r.UnscheduledPriority, r.ScheduledPriority),
-		r.GrantsSent+r.GrantsReceived, r.ResendsSent+r.ResendsReceived, result, dash(r.ID))
+		r.GrantsSent+r.GrantsReceived, FormatBytes(r.BytesResent), result, dash(r.ID))
 	if err == nil && r.Error != "" {
 		_, err = fmt.Fprintf(w, "  %s", r.Error)
 	}
