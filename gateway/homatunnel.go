@@ -284,12 +284,14 @@ func (v homaVia) Open(ctx context.Context, to netip.AddrPort, length int, o rpc.
 	return translate.Over(v.node).Open(ctx, to, length, o)
 }
 
-// homaRelay is the handler of requests that come by the tunnel: those that allowed
-// permits go on to the fabric.
+// homaRelay is the handler of requests that come by the tunnel: those that are
+// permitted go on to the fabric.
 type homaRelay struct {
-	tunnel  *homaTunnel
-	node    *rpc.Node // of the tunnel
-	allowed func(who tunnel.Identity, to netip.AddrPort) bool
+	tunnel *homaTunnel
+	node   *rpc.Node // of the tunnel
+	// relay returns what passes a peer's request on, or nil if the peer may not call
+	// that server.
+	relay func(who tunnel.Identity, to netip.AddrPort) *translate.Relay
 	// local returns the handler of a server that is a rule of this gateway, or nil.
 	local func(to netip.AddrPort) rpc.Handler
 	open  rpc.Opener // on the fabric
@@ -309,15 +311,14 @@ func (r *homaRelay) ServeRPC(ctx context.Context, req *rpc.Request, w *rpc.Respo
 	}
 	// An IPv4 address in the clothes of IPv6 is judged as what it is.
 	to = netip.AddrPortFrom(to.Addr().Unmap(), to.Port())
-	if !r.allowed(path.Identity, to) {
+	relay := r.relay(path.Identity, to)
+	if relay == nil {
 		return syscall.EACCES
 	}
 	if h := r.local(to); h != nil {
 		return h.ServeRPC(ctx, req, w)
 	}
-	return rpc.Relay(ctx, req, w, func(ctx context.Context, _ netip.AddrPort, length int) (*rpc.Call, error) {
-		return r.open(ctx, to, length)
-	})
+	return relay.Serve(ctx, req, w, path.Identity.Name(), to, r.open)
 }
 
 // openHomaTunnel starts the Homa node between gateways, if a rule or accept needs
@@ -334,20 +335,22 @@ func (g *Gateway) openHomaTunnel() error {
 	if !g.cfg.AcceptsHoma() {
 		return nil // port by port, nobody is served
 	}
-	relay := &homaRelay{tunnel: g.homaTunnel, node: node, allowed: g.allowsHoma, local: g.homaRule, open: g.homa.Open}
+	relay := &homaRelay{tunnel: g.homaTunnel, node: node, relay: g.relayTo, local: g.homaRule, open: g.homa.Open}
 	_, err = node.Listen(0, relay, rpc.ServeConfig{OnError: func(client netip.AddrPort, err error) {
 		g.log.Debug("homa request of peer not answered", "err", err)
 	}})
 	return err
 }
 
-// allowsHoma decides whether a peer may call the Homa server at to.
-func (g *Gateway) allowsHoma(who tunnel.Identity, to netip.AddrPort) bool {
+// relayTo returns the relay of the entry of accept by which a peer may call the Homa
+// server at to, or nil if it may not.
+func (g *Gateway) relayTo(who tunnel.Identity, to netip.AddrPort) *translate.Relay {
 	v := g.accept.Decide(who.Names, to)
 	if v.Action != policy.Homa {
 		g.refused.warn("homa request of peer denied", "peer", who.Name(), "dst", to, "verdict", v)
+		return nil
 	}
-	return v.Action == policy.Homa
+	return g.translate.relays[v.Rule]
 }
 
 // homaRule returns the rule of this gateway that serves to, or nil: a packet from

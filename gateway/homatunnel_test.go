@@ -14,6 +14,7 @@ import (
 	"github.com/tougw/tougw/gue"
 	"github.com/tougw/tougw/homa/carrier"
 	"github.com/tougw/tougw/homa/rpc"
+	"github.com/tougw/tougw/translate"
 	"github.com/tougw/tougw/tunnel"
 )
 
@@ -99,7 +100,14 @@ func newHomaScene(t *testing.T, delay time.Duration, allowed func(tunnel.Identit
 	}
 	near.node, far.node = s.near, &wireEnd{ref: 9, name: "laptop", delay: delay, other: near, back: 7}
 	s.via = homaVia{near, node(near, homaTunnelConfig()), "edge"}
-	relay := &homaRelay{tunnel: far, node: node(far, homaTunnelConfig()), allowed: allowed, open: host("10.1.0.1").Open,
+	passes := translate.NewRelay("accept[0]", nil)
+	relay := func(who tunnel.Identity, to netip.AddrPort) *translate.Relay {
+		if allowed(who, to) {
+			return passes
+		}
+		return nil
+	}
+	handler := &homaRelay{tunnel: far, node: node(far, homaTunnelConfig()), relay: relay, open: host("10.1.0.1").Open,
 		local: func(to netip.AddrPort) rpc.Handler {
 			if to == netip.MustParseAddrPort("10.1.0.1:4100") {
 				return rpc.HandlerFunc(func(_ context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
@@ -113,7 +121,7 @@ func newHomaScene(t *testing.T, delay time.Duration, allowed func(tunnel.Identit
 			}
 			return nil
 		}}
-	if _, err := relay.node.Listen(0, relay, rpc.ServeConfig{}); err != nil {
+	if _, err := handler.node.Listen(0, handler, rpc.ServeConfig{}); err != nil {
 		t.Fatal(err)
 	}
 	return s

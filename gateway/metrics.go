@@ -63,7 +63,7 @@ func (g *Gateway) buildMetrics() *metrics.Registry {
 	r.Counter(metricRetransmits, "TCP segments that the tunnel stack sent again.", func() uint64 { return g.stack.Stats().Retransmits })
 	g.peerMetrics(r)
 	g.dtlsMetrics(r)
-	if len(g.cfg.Translate) > 0 {
+	if g.translates() {
 		g.translateMetrics(r)
 	}
 	if g.cfg.UsesHoma() {

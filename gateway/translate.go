@@ -25,29 +25,37 @@ const drainPoll = 10 * time.Millisecond
 
 // translations are the rules between TCP and Homa, and what serves them.
 type translations struct {
-	rules  []*translation
+	rules  []*translation // those of relays are behind the others
 	tracer *translate.Tracer
+	// relays has, for each entry of accept, what takes peers to Homa servers, or nil.
+	relays []*translate.Relay
 	// byFlow has the rules for flows by their destination.
 	byFlow map[netip.AddrPort]*translation
 	flows  tasks // that serve flows
 }
 
-// translation is one rule: forward is for TCP clients, else reverse for Homa
-// clients.
+// translation is one rule: forward is for TCP clients, else reverse for Homa clients,
+// else relay for peers.
 type translation struct {
-	cfg      *config.Translate
+	name     string
+	cfg      *config.Translate // nil for a relay
+	accept   *config.Accept    // of a relay
 	forward  *translate.Forward
 	reverse  *translate.Reverse
+	relay    *translate.Relay
 	listener *drainListener // of TCP clients; nil for flows
 	server   *rpc.Server
 }
 
-// stats are the counters of either direction.
+// stats are the counters of whichever it is.
 func (t *translation) stats() translate.Stats {
-	if t.forward != nil {
+	switch {
+	case t.forward != nil:
 		return t.forward.Stats()
+	case t.reverse != nil:
+		return t.reverse.Stats()
 	}
-	return t.reverse.Stats()
+	return t.relay.Stats()
 }
 
 // openTranslate builds all rules and opens their sockets and ports. What was
@@ -57,23 +65,44 @@ func (g *Gateway) openTranslate() error {
 	if err := g.openHoma(); err != nil {
 		return err
 	}
+	if g.translates() {
+		t.tracer = translate.NewTracer(translate.TracerConfig{})
+	}
+	relays := g.openRelays()
 	if err := g.openHomaTunnel(); err != nil {
 		return err
 	}
-	if len(g.cfg.Translate) == 0 {
-		return nil
-	}
-	t.tracer = translate.NewTracer(translate.TracerConfig{})
 	t.byFlow = map[netip.AddrPort]*translation{}
 	for i := range g.cfg.Translate {
 		c := &g.cfg.Translate[i]
-		r := &translation{cfg: c}
+		r := &translation{name: c.Name, cfg: c}
 		t.rules = append(t.rules, r)
 		if err := g.openRule(r); err != nil {
 			return fmt.Errorf("translate %s: %w", c.Name, err)
 		}
 	}
+	t.rules = append(t.rules, relays...)
 	return nil
+}
+
+// translates reports whether there is anything to trace.
+func (g *Gateway) translates() bool { return len(g.cfg.Translate) > 0 || g.cfg.AcceptsHoma() }
+
+// openRelays makes a relay for each entry of accept with action homa. Its name is no
+// name that a rule can have.
+func (g *Gateway) openRelays() (relays []*translation) {
+	g.translate.relays = make([]*translate.Relay, len(g.cfg.Accept))
+	for i := range g.cfg.Accept {
+		a := &g.cfg.Accept[i]
+		if a.Action != config.ActionHoma {
+			continue
+		}
+		name := fmt.Sprintf("accept[%d]", i)
+		r := translate.NewRelay(name, g.translate.tracer)
+		g.translate.relays[i] = r
+		relays = append(relays, &translation{name: name, accept: a, relay: r})
+	}
+	return relays
 }
 
 func (g *Gateway) openRule(r *translation) error {
@@ -150,7 +179,7 @@ func (g *Gateway) serveTranslate(ctx context.Context, group *errgroup.Group) {
 		}
 		group.Go(func() error {
 			if err := r.forward.Serve(ctx, r.listener); err != nil && ctx.Err() == nil {
-				return fmt.Errorf("translate %s: %w", r.cfg.Name, err)
+				return fmt.Errorf("translate %s: %w", r.name, err)
 			}
 			return nil
 		})

@@ -406,6 +406,102 @@ translate:
 	}
 }
 
+// TestTranslateVia follows a request from the gateway of its client by that of a peer
+// to the fabric: the gateway in the middle knows both of its ids.
+func TestTranslateVia(t *testing.T) {
+	w := newWorld(t)
+	fabric := &carrier.Network{}
+	server := serve(t, func(c *net.TCPConn) {
+		defer c.Close()
+		io.Copy(c, c)
+	})
+	edge := w.startWith(edgeAddr, `name: edge
+identity: {cert: edge.crt, key: edge.key, ca: ca.crt}
+listen: ["203.0.113.7:443"]
+accept:
+- {peer: "laptop-*", dst: ["10.1.0.9/32"], action: reject}
+- {peer: "laptop-*", dst: ["10.1.0.0/24"], ports: ["4100", "4200-4300"], action: homa}
+`+patience, onFabric(fabric, doorAddr))
+	back := w.startWith(deadAddr, fmt.Sprintf(`name: back
+translate: [{name: echo, from: {homa: ":4100"}, to: {tcp: "127.0.0.1:%d"}, `+lines+`}]
+`, server)+patience, onFabric(fabric, backAddr))
+	port, closed := freePort(t), freePort(t)
+	near := w.startWith(clientAddr, fmt.Sprintf(`name: laptop-1
+identity: {cert: laptop-1.crt, key: laptop-1.key, ca: ca.crt}
+peers: [{name: edge, endpoints: ["203.0.113.7:443"], server_name: edge}]
+translate:
+- {name: kv, from: {tcp: "127.0.0.1:%d"}, to: {homa: "10.1.0.2:4100", via: edge}, `+lines+`}
+- {name: closed, from: {tcp: "127.0.0.1:%d"}, to: {homa: "10.1.0.2:4200", via: edge}, `+lines+`}
+`, port, closed))
+	w.waitUp(near)
+
+	live, err := edge.Requests(admin.RequestFilter{Rule: "accept[1]"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer live.Close()
+	line := strings.Repeat("x", 100_000) + "\n"
+	if got, err := ask(dialLoopback(t, port), line); got != line || err != nil {
+		t.Fatalf("%d bytes, %v", len(got), err)
+	}
+	r, err := live.Next(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if r.Direction != "relay" || r.Result != "ok" || r.Server != "10.1.0.2:4100" || r.Client != "" || r.Peer != "laptop-1" ||
+		r.RequestBytes != 100_001 || r.ResponseBytes != 100_001 || r.Total <= 0 || r.GrantsSent == 0 || r.GrantsReceived == 0 ||
+		r.Queue+r.Service+r.Transport != r.Total || min(r.Queue, r.Service, r.Transport) < 0 || r.RelayID == "" || r.RelayID == r.ID {
+		t.Errorf("relayed: %+v", r)
+	}
+	for _, at := range []struct {
+		gateway *running
+		id      string
+	}{{near, r.ID}, {edge, r.ID}, {edge, r.RelayID}, {back, r.RelayID}} {
+		eventually(t, at.gateway.cfg.Name+" knows the id", func() bool {
+			kept, _ := at.gateway.LastRequests(admin.RequestFilter{ID: at.id})
+			return len(kept) == 1 && kept[0].Result == "ok"
+		})
+	}
+
+	// A port that nobody serves.
+	if got, err := ask(dialLoopback(t, closed), "x\n"); err == nil {
+		t.Errorf("nobody serves it: %q", got)
+	}
+	if r, err := live.Next(t.Context()); err != nil || r.Result != "unreachable" || r.Error == "" || r.RelayID == "" {
+		t.Errorf("nobody serves it: %+v, %v", r, err)
+	}
+	eventually(t, "end of the relays", func() bool { return edge.translate.relays[1].Stats().Outstanding == 0 })
+	rules := edge.Status().Translations
+	if len(rules) != 1 {
+		t.Fatalf("status: %+v", rules)
+	}
+	want := admin.Translation{
+		Name: "accept[1]", Direction: "relay", From: "peer laptop-*", To: "homa 10.1.0.0/24 port 4100,4200-4300",
+		Requests: 2, BytesIn: 100_003, BytesOut: 100_001,
+	}
+	got := rules[0]
+	if n := got.FailedTotal(); n != 1 || got.Failed["unreachable"] != 1 {
+		t.Errorf("%d failed: %v", n, got.Failed)
+	}
+	if got.Failed = nil; !reflect.DeepEqual(got, want) {
+		t.Errorf("status:\n%+v, want\n%+v", got, want)
+	}
+	if samples := gather(t, edge); samples[`tougw_translate_requests_total{ok,accept[1]}`] != 1 ||
+		samples[`tougw_translate_requests_total{unreachable,accept[1]}`] != 1 || samples[`tougw_translate_bytes_total{in,accept[1]}`] != 100_003 {
+		t.Errorf("metrics: %v", samples)
+	}
+	// A rule that there is not is named with those that there are.
+	if _, err := edge.LastRequests(admin.RequestFilter{Rule: "kv"}); !errors.Is(err, admin.ErrNoRule) || !strings.HasSuffix(err.Error(), "has accept[1]") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := near.Requests(admin.RequestFilter{Rule: "cache"}); !errors.Is(err, admin.ErrNoRule) || !strings.HasSuffix(err.Error(), "has kv, closed") {
+		t.Errorf("got %v", err)
+	}
+	if _, err := near.Requests(admin.RequestFilter{ID: "zz"}); err == nil {
+		t.Error("zz is an id")
+	}
+}
+
 // TestTranslateDrain stops a gateway in the middle of a request: it is answered,
 // and nobody new is served.
 func TestTranslateDrain(t *testing.T) {

@@ -36,7 +36,7 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 			var out []metrics.Sample
 			for _, t := range g.translate.rules {
 				s := t.stats()
-				out = append(out, metrics.Sample{Labels: []string{t.cfg.Name}, Value: read(&s)})
+				out = append(out, metrics.Sample{Labels: []string{t.name}, Value: read(&s)})
 			}
 			return out
 		}
@@ -69,8 +69,8 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 		var out []metrics.Sample
 		for _, t := range g.translate.rules {
 			s := t.stats()
-			out = append(out, metrics.Sample{Labels: []string{t.cfg.Name, "in"}, Value: float64(s.BytesIn)},
-				metrics.Sample{Labels: []string{t.cfg.Name, "out"}, Value: float64(s.BytesOut)})
+			out = append(out, metrics.Sample{Labels: []string{t.name, "in"}, Value: float64(s.BytesIn)},
+				metrics.Sample{Labels: []string{t.name, "out"}, Value: float64(s.BytesOut)})
 		}
 		return out
 	})
@@ -79,7 +79,7 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 			var out []metrics.Sample
 			for _, t := range g.translate.rules {
 				for _, s := range t.stats().Servers {
-					out = append(out, metrics.Sample{Labels: []string{t.cfg.Name, s.Addr.String()}, Value: read(&s)})
+					out = append(out, metrics.Sample{Labels: []string{t.name, s.Addr.String()}, Value: read(&s)})
 				}
 			}
 			return out
@@ -100,7 +100,7 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 			var out []metrics.Sample
 			for _, t := range g.translate.rules {
 				for _, s := range t.stats().Servers {
-					labels := []string{t.cfg.Name, s.Addr.String()}
+					labels := []string{t.name, s.Addr.String()}
 					out = append(out, metrics.Sample{Labels: append(labels[:2:2], "failed"), Value: float64(s.DialFailures)},
 						metrics.Sample{Labels: append(labels[:2:2], "ok"), Value: float64(s.Dials - s.DialFailures)})
 				}
@@ -117,9 +117,9 @@ func (g *Gateway) requestSamples() []metrics.Sample {
 		ok := s.Requests
 		for result, n := range s.Failed {
 			ok -= min(n, ok) // it is counted a moment before it is in Requests
-			out = append(out, metrics.Sample{Labels: []string{t.cfg.Name, string(result)}, Value: float64(n)})
+			out = append(out, metrics.Sample{Labels: []string{t.name, string(result)}, Value: float64(n)})
 		}
-		out = append(out, metrics.Sample{Labels: []string{t.cfg.Name, string(translate.OK)}, Value: float64(ok)})
+		out = append(out, metrics.Sample{Labels: []string{t.name, string(translate.OK)}, Value: float64(ok)})
 	}
 	return out
 }

@@ -27,20 +27,18 @@ func (g *Gateway) homaStatus() *admin.Homa {
 	return h
 }
 
-// translationStatus lists the rules in the order of the file.
+// translationStatus lists the rules in the order of the file, and behind them the
+// entries of accept that relay.
 func (g *Gateway) translationStatus() []admin.Translation {
 	var rules []admin.Translation
 	for _, r := range g.translate.rules {
 		s := r.stats()
 		t := admin.Translation{
-			Name: r.cfg.Name, Direction: "tcp-homa", Framing: r.cfg.Framing.Type, From: fromText(r.cfg.From), To: toText(r.cfg.To),
-			Via: r.cfg.To.Via, Connections: s.Conns, ConnectionsTotal: s.ConnsTotal, ConnectionsRefused: s.ConnsRefused,
+			Name: r.name, Connections: s.Conns, ConnectionsTotal: s.ConnsTotal, ConnectionsRefused: s.ConnsRefused,
 			Outstanding: s.Outstanding, Waiting: s.Waiting, Requests: s.Requests, Retries: s.Retries,
 			BytesIn: s.BytesIn, BytesOut: s.BytesOut, BufferedBytes: s.Buffered, Streams: s.Streams,
 		}
-		if r.reverse != nil {
-			t.Direction = "homa-tcp"
-		}
+		r.describe(&t)
 		for result, n := range s.Failed {
 			if t.Failed == nil {
 				t.Failed = map[string]uint64{}
@@ -55,6 +53,39 @@ func (g *Gateway) translationStatus() []admin.Translation {
 		rules = append(rules, t)
 	}
 	return rules
+}
+
+// describe fills in what the configuration says.
+func (r *translation) describe(t *admin.Translation) {
+	if r.relay != nil {
+		t.Direction, t.From, t.To = "relay", "peer "+r.accept.Peer.String(), acceptText(r.accept)
+		return
+	}
+	t.Direction = "tcp-homa"
+	if r.reverse != nil {
+		t.Direction = "homa-tcp"
+	}
+	t.Framing, t.From, t.To, t.Via = r.cfg.Framing.Type, fromText(r.cfg.From), toText(r.cfg.To), r.cfg.To.Via
+}
+
+// acceptText is what an entry of accept opens, as in "homa 10.1.0.0/16 port 4000".
+func acceptText(a *config.Accept) string {
+	var dst, ports []string
+	for _, p := range a.Dst {
+		dst = append(dst, p.String())
+	}
+	for _, p := range a.Ports {
+		if p.First == p.Last {
+			ports = append(ports, fmt.Sprint(p.First))
+		} else {
+			ports = append(ports, fmt.Sprintf("%d-%d", p.First, p.Last))
+		}
+	}
+	text := "homa " + strings.Join(dst, ",")
+	if len(ports) > 0 {
+		text += " port " + strings.Join(ports, ",")
+	}
+	return text
 }
 
 func fromText(f config.TranslateFrom) string {

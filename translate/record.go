@@ -30,7 +30,7 @@ func (f *Filter) matches(r *Record) bool {
 	case f.Addr.IsValid() && !sameAddr(f, r):
 	case f.Prefix.IsValid() && !f.Prefix.Contains(client.Unmap()) && !f.Prefix.Contains(server.Unmap()):
 	case f.Rule != "" && f.Rule != r.Rule:
-	case f.ID != "" && f.ID != r.ID:
+	case f.ID != "" && f.ID != r.ID && f.ID != r.RelayID:
 	case r.Total < f.MinTotal:
 	case f.Failed && r.Result == OK:
 	case f.Result != "" && f.Result != r.Result:

@@ -5,7 +5,7 @@ import (
 	"sync/atomic"
 )
 
-// Stats are the counters of a Forward or Reverse since it began, and its levels
+// Stats are the counters of a Forward, Reverse or Relay since it began, and its levels
 // now.
 type Stats struct {
 	// Conns are TCP connections now, ConnsTotal all that there were, ConnsRefused

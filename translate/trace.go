@@ -6,8 +6,8 @@ import (
 )
 
 // Record is what became of one request, or with stream framing of one
-// connection. A request that passes two gateways has a record at each, with the
-// same ID.
+// connection. A request that passes several gateways has a record at each, with the
+// same ID, or behind a Relay with its RelayID.
 type Record struct {
 	// ID is the id of the RPC, in 16 hexadecimal digits, as its client numbers it.
 	// A Homa client never uses an id twice while it runs; together with its address
@@ -15,7 +15,10 @@ type Record struct {
 	ID string `json:"id"`
 	// Time is when the request began to arrive.
 	Time time.Time `json:"time"`
-	// Rule is the name of the rule, Direction "tcp-homa" or "homa-tcp".
+	// RelayID, of a Relay, is the id of the RPC that it opened, by which the request
+	// goes on; it is the ID of the server's record.
+	RelayID string `json:"relay_id,omitempty"`
+	// Rule is the name of the rule, Direction "tcp-homa", "homa-tcp" or "relay".
 	Rule      string `json:"rule"`
 	Direction string `json:"direction"`
 	// Framing is the type of the framing, Name the method or command if it is a
@@ -24,7 +27,7 @@ type Record struct {
 	Name    string `json:"name,omitempty"`
 	// Client is who asked and Server who was asked, on this gateway's two sides: one
 	// of them speaks TCP and the other Homa. Peer is the tunnel peer whose flow it
-	// is, if it is one.
+	// is, if it is one. A Relay's client is the peer alone.
 	Client netip.AddrPort `json:"client"`
 	Server netip.AddrPort `json:"server"`
 	Peer   string         `json:"peer,omitempty"`
@@ -44,7 +47,7 @@ type Record struct {
 	Service   time.Duration `json:"service_ns"`
 	Transport time.Duration `json:"transport_ns"`
 
-	// What Homa did, on this gateway's side: the priorities last used for unscheduled
+	// What Homa did, on this gateway's side, of a Relay on both: the priorities last used for unscheduled
 	// and scheduled data, grants and resend requests both ways, BUSYs received,
 	// and bytes sent again.
 	UnscheduledPriority uint8  `json:"unscheduled_priority"`
@@ -98,7 +101,7 @@ type Filter struct {
 	Addr netip.AddrPort
 	// Prefix holds the address of the client or the server, if valid.
 	Prefix netip.Prefix
-	// Rule is the name of the rule, ID that of the request.
+	// Rule is the name of the rule, ID either id of the request.
 	Rule, ID string
 	// MinTotal is the least Record.Total.
 	MinTotal time.Duration

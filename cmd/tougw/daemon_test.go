@@ -90,7 +90,7 @@ func TestRunStatusAndFlows(t *testing.T) {
 
 	for _, args := range [][]string{{"trace"}, {"trace", "--last", "--json"}} {
 		tougw(append(args, "--socket", d.socket)...).check(t, "trace without translations", result{code: exitFailed,
-			stderr: "tougw trace: " + d.socket + ": the daemon answered 503 Service Unavailable: this instance does not translate: its configuration has no translate rule\n"})
+			stderr: "tougw trace: " + d.socket + ": the daemon answered 503 Service Unavailable: this instance does not translate: its configuration has no translate rule, and no accept with action homa\n"})
 	}
 
 	d.stop()

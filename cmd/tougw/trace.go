@@ -30,27 +30,32 @@ func newTrace() *cobra.Command {
 	cmd.Use = "trace [--last] [--rule NAME] [--addr ADDRESS] [--min-latency TIME] [--errors] [--id ID] [--json] [--socket PATH | -c FILE]"
 	cmd.Long = `Show the requests that the running daemon translates between TCP and Homa, each
 when it ends, until this command is stopped. With --last it shows those that the
-daemon keeps, the slowest of late and the last that failed, and ends.
+daemon keeps, for each rule the slowest of late and the last that failed, and ends.
 
 TOTAL is the time from the first byte of the request to the last byte of the
 response: the sum of QUEUE (waiting here), SERVICE (from the end of the request
 until the response began) and TRANSPORT (moving both through this gateway). PRIO
 is the Homa priority of unscheduled and of scheduled data, RESENT what this side
 sent again because packets were lost. ID is the same on both gateways that a
-request passes.
+request passes. A gateway that passes requests of a peer on to a Homa fabric shows
+them as those of its entry of accept, with the peer as CLIENT; there ID is that of
+the peer, and RELAYED the one by which the request goes on. --id finds either.
 
 ` + cmd.Long
 	flags := cmd.Flags()
 	flags.BoolVar(&last, "last", false, "the slowest and the failed requests that are kept, in place of those to come")
-	flags.StringVar(&filter.Rule, "rule", "", "only the translate rule `NAME`")
+	flags.StringVar(&filter.Rule, "rule", "", "only the translate rule `NAME`, or an entry of accept such as accept[0]")
 	flags.StringVar(&filter.Addr, "addr", "", "only what has this client or server: an `ADDRESS`, ADDRESS:PORT or prefix")
 	flags.DurationVar(&filter.MinLatency, "min-latency", 0, "only what took this `TIME` or longer, such as 5ms")
 	flags.BoolVar(&filter.Errors, "errors", false, "only what failed")
-	flags.StringVar(&filter.ID, "id", "", "only the request with this `ID`")
+	flags.StringVar(&filter.ID, "id", "", "only the request with this `ID`, of either side of a relay")
 	flags.Lookup("json").Usage = "print one JSON object a line, for programs"
 	cmd.PreRunE = func(cmd *cobra.Command, _ []string) error {
 		if _, _, err := admin.CheckRequestAddr(filter.Addr); err != nil {
 			return &usageError{cmd, fmt.Errorf("--addr: %w", err)}
+		}
+		if _, err := admin.CheckRequestID(filter.ID); err != nil {
+			return &usageError{cmd, fmt.Errorf("--id: %w", err)}
 		}
 		if filter.MinLatency < 0 {
 			return &usageError{cmd, fmt.Errorf("--min-latency: %s is negative", filter.MinLatency)}

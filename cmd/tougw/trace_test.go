@@ -86,7 +86,7 @@ func TestTrace(t *testing.T) {
 		!strings.HasPrefix(lines[0], "TIME ") || !strings.HasPrefix(lines[1], "12:00:00.000  kv ") || lines[2] != lines[1] {
 		t.Errorf("--last: %+v", r)
 	}
-	want := admin.RequestFilter{Rule: "kv", Addr: "10.1.0.0/16", MinLatency: 5 * time.Millisecond, Errors: true, ID: "2a"}
+	want := admin.RequestFilter{Rule: "kv", Addr: "10.1.0.0/16", MinLatency: 5 * time.Millisecond, Errors: true, ID: "000000000000002a"}
 	if s.asked[0] != want {
 		t.Errorf("asked for %+v, want %+v", s.asked[0], want)
 	}
@@ -111,6 +111,19 @@ func TestTrace(t *testing.T) {
 	if r.code != exitOK || strings.Count(r.stdout, "  kv ") != 2*headerEvery || strings.Count(r.stdout, "TIME ") != 3 ||
 		strings.Count(r.stdout, "too slow: 7 requests are not shown so far\n") != 1 {
 		t.Errorf("live: %+v", r)
+	}
+}
+
+// TestTraceRefuses says what is wrong with a filter.
+func TestTraceRefuses(t *testing.T) {
+	for arg, want := range map[string]string{
+		"--id=zz":           `--id: "zz" is not 1 to 16 hexadecimal digits`,
+		"--addr=here":       `--addr: "here" is neither`,
+		"--min-latency=-1s": "--min-latency: -1s is negative",
+	} {
+		if r := tougw("trace", arg); r.code != exitUsage || !strings.Contains(r.stderr, want) {
+			t.Errorf("%s: %+v, want %q", arg, r, want)
+		}
 	}
 }
 

@@ -35,7 +35,8 @@ func newRelayed(t *testing.T, loss func(from, to netip.Addr, data []byte) int) *
 	inside := newNode(t, fabric, clientAddr, rpc.Config{})
 	outside := newNode(t, tunnel, gatewayAddr, rpc.Config{Engine: homa.Config{AnyPort: true}})
 	_, err := outside.Listen(0, rpc.HandlerFunc(func(ctx context.Context, req *rpc.Request, w *rpc.ResponseWriter) error {
-		return rpc.Relay(ctx, req, w, inside.Open)
+		_, err := rpc.Relay(ctx, req, w, inside.Open)
+		return err
 	}), rpc.ServeConfig{OnError: func(netip.AddrPort, error) { r.refused.Add(1) }})
 	if err != nil {
 		t.Fatal(err)

@@ -1,12 +1,14 @@
 package admin
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
 	"net/netip"
 	"net/url"
+	"strconv"
 	"strings"
 	"time"
 )
@@ -14,17 +16,19 @@ import (
 // Request is what became of one translated request: a line of `tougw trace
 // --json`. Times are in nanoseconds.
 type Request struct {
-	// ID follows the request over both gateways that it passes. Empty when no RPC was
-	// made.
-	ID        string    `json:"id"`
-	Time      time.Time `json:"time"` // when it began to arrive
-	Rule      string    `json:"rule"`
-	Direction string    `json:"direction"` // tcp-homa or homa-tcp
-	Framing   string    `json:"framing"`
-	Name      string    `json:"name,omitempty"` // method or command
-	Client    string    `json:"client"`
-	Server    string    `json:"server"`
-	Peer      string    `json:"peer,omitempty"` // whose flow it came by
+	// ID follows the request from one gateway to the next. Empty when no RPC was made.
+	// Behind a gateway that relays it for a peer it goes on as RelayID.
+	ID      string    `json:"id"`
+	RelayID string    `json:"relay_id,omitempty"`
+	Time    time.Time `json:"time"` // when it began to arrive
+	// Rule is the name of a translation, such as "accept[0]" for those of a relay.
+	Rule      string `json:"rule"`
+	Direction string `json:"direction"` // tcp-homa, homa-tcp or relay
+	Framing   string `json:"framing"`
+	Name      string `json:"name,omitempty"` // method or command
+	Client    string `json:"client"`         // empty for a relay, whose client is the peer
+	Server    string `json:"server"`         // empty when none was chosen
+	Peer      string `json:"peer,omitempty"` // whose flow or request it came by
 
 	RequestBytes  int64 `json:"request_bytes"`
 	ResponseBytes int64 `json:"response_bytes"`
@@ -56,7 +60,7 @@ type RequestFilter struct {
 	// Addr is an address, an address and port, or a prefix, of the client or server,
 	// as [CheckRequestAddr] takes it.
 	Addr string
-	// Rule is the name of a rule, ID that of a request.
+	// Rule is the name of a rule. ID is that of a request, as [CheckRequestID] takes it.
 	Rule, ID string
 	// MinLatency is the least Request.Total.
 	MinLatency time.Duration
@@ -81,6 +85,19 @@ func CheckRequestAddr(s string) (addr netip.AddrPort, prefix netip.Prefix, err e
 		return netip.AddrPortFrom(addr.Addr().Unmap(), addr.Port()), prefix, nil
 	}
 	return addr, prefix, fmt.Errorf("%q is neither an address, nor an address and port, nor a prefix", s)
+}
+
+// CheckRequestID reads an id for a RequestFilter, up to 16 hexadecimal digits, and
+// returns it as Request.ID has it. Empty is any.
+func CheckRequestID(s string) (string, error) {
+	if s == "" {
+		return "", nil
+	}
+	id, err := strconv.ParseUint(s, 16, 64)
+	if err != nil || len(s) > 16 {
+		return "", fmt.Errorf("%.64q is not 1 to 16 hexadecimal digits", s)
+	}
+	return fmt.Sprintf("%016x", id), nil
 }
 
 // maxFilterText bounds the texts of a filter in bytes.
@@ -126,7 +143,7 @@ func filterOf(q url.Values) (f RequestFilter, err error) {
 		case queryRule:
 			f.Rule = value
 		case queryID:
-			f.ID = value
+			f.ID, err = CheckRequestID(value)
 		case queryMinLatency:
 			if f.MinLatency, err = time.ParseDuration(value); err == nil && f.MinLatency < 0 {
 				err = errors.New("min_latency is negative")
@@ -160,8 +177,8 @@ const requestColumns = "%-12s  %-10s %-10s %-21s %-21s %9s %9s"
 
 // WriteRequestHeader writes the names of the columns of WriteRequest.
 func WriteRequestHeader(w io.Writer) error {
-	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6s %9s  %-12s %s\n", "TIME", "RULE", "COMMAND", "CLIENT", "SERVER",
-		"REQUEST", "RESPONSE", "TOTAL", "QUEUE", "SERVICE", "TRANSPORT", "PRIO", "GRANTS", "RESENT", "RESULT", "ID")
+	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6s %9s  %-12s %-16s %s\n", "TIME", "RULE", "COMMAND", "CLIENT", "SERVER",
+		"REQUEST", "RESPONSE", "TOTAL", "QUEUE", "SERVICE", "TRANSPORT", "PRIO", "GRANTS", "RESENT", "RESULT", "ID", "RELAYED")
 	return err
 }
 
@@ -173,11 +190,11 @@ func WriteRequest(w io.Writer, r *Request) error {
 	if r.Retries > 0 {
 		result += fmt.Sprintf("+%d", r.Retries)
 	}
-	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6d %9s  %-12s %s", r.Time.Format("15:04:05.000"), r.Rule,
-		dash(r.Name), r.Client, r.Server, FormatBytes(uint64(max(r.RequestBytes, 0))), FormatBytes(uint64(max(r.ResponseBytes, 0))),
+	_, err := fmt.Fprintf(w, requestColumns+" %9s %9s %9s %9s %5s %6d %9s  %-12s %-16s %s", r.Time.Format("15:04:05.000"), r.Rule,
+		dash(r.Name), dash(cmp.Or(r.Client, r.Peer)), dash(r.Server), FormatBytes(uint64(max(r.RequestBytes, 0))), FormatBytes(uint64(max(r.ResponseBytes, 0))),
 		formatTime(r.Total), formatTime(r.Queue), formatTime(r.Service), formatTime(r.Transport),
 		fmt.Sprintf("%d/%d", r.UnscheduledPriority, r.ScheduledPriority),
-		r.GrantsSent+r.GrantsReceived, FormatBytes(r.BytesResent), result, dash(r.ID))
+		r.GrantsSent+r.GrantsReceived, FormatBytes(r.BytesResent), result, dash(r.ID), dash(r.RelayID))
 	if err == nil && r.Error != "" {
 		_, err = fmt.Fprintf(w, "  %s", r.Error)
 	}

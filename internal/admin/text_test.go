@@ -50,6 +50,10 @@ func full() Status {
 					{Address: "127.0.0.1:6379", Up: true, Connections: 1, Dials: 1}, {Address: "127.0.0.1:6380", Dials: 7, DialFailures: 7},
 				},
 			},
+			{
+				Name: "accept[0]", Direction: "relay", From: "peer branch", To: "homa 10.1.0.5/32 port 4000",
+				Outstanding: 1, Requests: 7, BytesIn: 700, BytesOut: 1 << 20,
+			},
 		},
 		Drops: []Drop{{"dtls", "replay", 3}, {"flow", "refused", 0}, {"tunnel", "queue_full", 18446744073709551615}},
 	}

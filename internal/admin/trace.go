@@ -35,7 +35,7 @@ func (s *Server) last(w http.ResponseWriter, r *http.Request) {
 	}
 	kept, err := s.src.LastRequests(f)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		refuse(w, err)
 		return
 	}
 	w.Header().Set("Content-Type", "application/x-ndjson")
@@ -47,6 +47,15 @@ func (s *Server) last(w http.ResponseWriter, r *http.Request) {
 	}
 }
 
+// refuse answers with why the source has no requests.
+func refuse(w http.ResponseWriter, err error) {
+	status := http.StatusServiceUnavailable
+	if errors.Is(err, ErrNoRule) {
+		status = http.StatusNotFound
+	}
+	http.Error(w, err.Error(), status)
+}
+
 // trace answers with requests as they end, one a line, until the client goes.
 func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 	f, err := filterOf(r.URL.Query())
@@ -56,7 +65,7 @@ func (s *Server) trace(w http.ResponseWriter, r *http.Request) {
 	}
 	feed, err := s.src.Requests(f)
 	if err != nil {
-		http.Error(w, err.Error(), http.StatusServiceUnavailable)
+		refuse(w, err)
 		return
 	}
 	defer feed.Close()

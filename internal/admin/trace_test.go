@@ -3,6 +3,7 @@ package admin
 import (
 	"context"
 	"errors"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -68,7 +69,7 @@ func tracing(t *testing.T, src Source) *Client {
 func TestLastRequests(t *testing.T) {
 	src := &fixed{kept: []Request{slow(), failed()}}
 	c := tracing(t, src)
-	filter := RequestFilter{Addr: "10.1.0.0/16", Rule: "kv", ID: "1f", MinLatency: 1500 * time.Microsecond, Errors: true}
+	filter := RequestFilter{Addr: "10.1.0.0/16", Rule: "kv", ID: "000000000000001f", MinLatency: 1500 * time.Microsecond, Errors: true}
 	var got []Request
 	err := c.LastRequests(t.Context(), filter, func(r *Request, line []byte) error {
 		if !strings.HasPrefix(string(line), `{"id":`) {
@@ -85,6 +86,10 @@ func TestLastRequests(t *testing.T) {
 	}
 	stop := errors.New("enough")
 	if err := c.LastRequests(t.Context(), RequestFilter{}, func(*Request, []byte) error { return stop }); err != stop {
+		t.Errorf("got %v", err)
+	}
+	src.noFeed = fmt.Errorf("%w: nope", ErrNoRule)
+	if err := c.LastRequests(t.Context(), RequestFilter{}, nil); err == nil || !strings.Contains(err.Error(), "404 Not Found: no such rule: nope") {
 		t.Errorf("got %v", err)
 	}
 	src.noFeed = errors.New("there is nothing to see")
@@ -152,6 +157,8 @@ func TestBadFilters(t *testing.T) {
 		"min_latency=5":                    "missing unit",
 		"min_latency=-5ms":                 "min_latency is negative",
 		"colour=red":                       `unknown key "colour"`,
+		"id=zz":                            `"zz" is not 1 to 16 hexadecimal digits`,
+		"id=00000001a2b3c4d60":             "is not 1 to 16 hexadecimal digits",
 		"rule=" + strings.Repeat("x", 257): "rule has more than 256 bytes",
 	} {
 		for _, path := range []string{"/v1/trace", "/v1/trace/last"} {
@@ -161,6 +168,9 @@ func TestBadFilters(t *testing.T) {
 				t.Errorf("%s?%s: %d %s", path, query, w.Code, w.Body)
 			}
 		}
+	}
+	if f, err := filterOf(url.Values{"id": {"2A"}}); err != nil || f.ID != "000000000000002a" {
+		t.Errorf("id: %+v, %v", f, err)
 	}
 	if f, err := filterOf(url.Values{}); err != nil || f != (RequestFilter{}) {
 		t.Errorf("empty: %+v, %v", f, err)
@@ -186,7 +196,9 @@ func TestRequestAddr(t *testing.T) {
 
 func TestRequestsText(t *testing.T) {
 	golden(t, "requests.txt", func(w io.Writer) error {
-		r, f := slow(), failed()
-		return errors.Join(WriteRequestHeader(w), WriteRequest(w, &r), WriteRequest(w, &f))
+		r, f, relayed := slow(), failed(), slow()
+		relayed.RelayID, relayed.Rule, relayed.Client, relayed.Name = "00000001a2b3c4e8", "accept[0]", "", ""
+		f.Server = ""
+		return errors.Join(WriteRequestHeader(w), WriteRequest(w, &r), WriteRequest(w, &f), WriteRequest(w, &relayed))
 	})
 }

@@ -28,11 +28,12 @@ type Homa struct {
 	Fallback string `json:"fallback,omitempty"`
 }
 
-// Translation describes a rule between TCP and Homa.
+// Translation describes a rule between TCP and Homa, or an entry of accept by which
+// peers reach Homa servers.
 type Translation struct {
 	Name      string `json:"name"`
-	Direction string `json:"direction"` // tcp-homa or homa-tcp, from the clients on
-	Framing   string `json:"framing"`
+	Direction string `json:"direction"` // tcp-homa or homa-tcp, from the clients on; relay for an entry of accept
+	Framing   string `json:"framing"`   // empty for a relay
 	From      string `json:"from"`
 	To        string `json:"to"`
 	Via       string `json:"via,omitempty"`
@@ -50,7 +51,8 @@ type Translation struct {
 	Requests uint64            `json:"requests"`
 	Failed   map[string]uint64 `json:"failed,omitempty"`
 	Retries  uint64            `json:"retries"`
-	// BytesIn came over TCP, BytesOut left over TCP.
+	// BytesIn came over TCP, BytesOut left over TCP; those of requests and of responses
+	// for a relay.
 	BytesIn  uint64 `json:"bytes_in"`
 	BytesOut uint64 `json:"bytes_out"`
 	// BufferedBytes are held now of messages whose length is not known.
@@ -93,7 +95,7 @@ func writeTranslations(w io.Writer, rules []Translation) error {
 		if r.Via != "" {
 			to += " via " + r.Via
 		}
-		t.f("%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", r.Name, r.Framing, r.From, to, r.Connections, r.Outstanding, r.Requests,
+		t.f("%s\t%s\t%s\t%s\t%d\t%d\t%d\t%d\t%s\t%s\n", r.Name, dash(r.Framing), r.From, to, r.Connections, r.Outstanding, r.Requests,
 			r.FailedTotal(), FormatBytes(r.BytesIn), FormatBytes(r.BytesOut))
 	}
 	if t.err == nil {

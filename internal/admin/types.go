@@ -1,6 +1,9 @@
 package admin
 
-import "time"
+import (
+	"errors"
+	"time"
+)
 
 // Status is the document of `tougw status --json`. Fields are only added.
 type Status struct {
@@ -103,6 +106,9 @@ type Flow struct {
 	BytesDown uint64    `json:"bytes_down"` // to it
 }
 
+// ErrNoRule says that a RequestFilter names a rule that there is not.
+var ErrNoRule = errors.New("no such rule")
+
 // Source gives the snapshots that the server shows. Its methods are called
 // from many goroutines.
 type Source interface {
@@ -110,7 +116,7 @@ type Source interface {
 	Flows() []Flow
 	// LastRequests returns the slow and the failed requests that are kept, the
 	// oldest first; Requests those that end from now on. The error says why there
-	// are none.
+	// are none, and wraps ErrNoRule if the filter's rule is not one of the source.
 	LastRequests(RequestFilter) ([]Request, error)
 	Requests(RequestFilter) (RequestFeed, error)
 	// Ready reports whether the daemon can carry flows, and if not, why.
