@@ -127,7 +127,7 @@ func New(cfg *config.Config, opt Options) (*Gateway, error) {
 		opt.Logger = slog.New(slog.DiscardHandler)
 	}
 	g := &Gateway{cfg: cfg, opt: opt, log: opt.Logger.With("subsystem", "gateway")}
-	g.refused = newLimitedLog(g.log)
+	g.refused = newLimitedLog(g.log, time.Second, 10)
 	var err error
 	if g.cred, err = loadCredentials(&cfg.Identity); err != nil {
 		return nil, err

@@ -12,7 +12,7 @@ import (
 func TestWarningsAreLimited(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		var b bytes.Buffer
-		l := newLimitedLog(slog.New(slog.NewTextHandler(&b, nil)))
+		l := newLimitedLog(slog.New(slog.NewTextHandler(&b, nil)), time.Second, 10)
 		for range 1000 {
 			l.warn("peer refused", "remote", "192.0.2.1:5")
 		}

@@ -160,10 +160,25 @@ func (g *Gateway) translateRule(c *config.Translate) (translate.Rule, error) {
 		},
 		Retry: c.Retry, ProxyIn: c.ProxyIn, ProxyOut: c.ProxyOut,
 	}
+	if c.From.Kind != config.TranslateHoma {
+		rule.Full = g.fullLog(c)
+	}
 	if c.AccessLog {
 		rule.AccessLog = accessLog(g.logger("access"))
 	}
 	return rule, nil
+}
+
+// fullLog warns, once a minute at most, that a rule serves as many clients as it may.
+func (g *Gateway) fullLog(c *config.Translate) func(client netip.AddrPort) {
+	log := newLimitedLog(g.logger("translate"), time.Minute, 1)
+	msg := "limits.connections is reached: clients wait"
+	if c.From.Kind == config.TranslateTunnel {
+		msg = "limits.connections is reached: clients are reset"
+	}
+	return func(client netip.AddrPort) {
+		log.warn(msg, "rule", c.Name, "connections", c.Limits.Connections, "client", client)
+	}
 }
 
 // serveTranslate serves the rules until ctx ends.

@@ -406,6 +406,41 @@ translate:
 	}
 }
 
+// TestTranslateFull tells of clients that wait because others have all places.
+func TestTranslateFull(t *testing.T) {
+	w := newWorld(t)
+	fabric := &carrier.Network{}
+	echoServer(t, fabric)
+	port := freePort(t)
+	var log lockedBuffer
+	door := w.startWith(clientAddr, fmt.Sprintf(`name: door
+translate: [{name: kv, from: {tcp: "127.0.0.1:%d"}, to: {homa: "10.1.0.5:4000"}, limits: {connections: 1}, `+lines+`}]
+`, port)+patience, onFabric(fabric, doorAddr), func(o *Options) { o.Logger = slog.New(slog.NewTextHandler(&log, nil)) })
+	first := dialLoopback(t, port)
+	if got, err := ask(first, "hello\n"); got != "HELLO\n" || err != nil {
+		t.Fatalf("%q, %v", got, err)
+	}
+	for n := range 3 {
+		next := dialLoopback(t, port)
+		eventually(t, "a client that waits", func() bool {
+			s := door.Status().Translations[0]
+			return s.ConnectionsWaited == uint64(n+1) && s.ConnectionsWaiting == 1
+		})
+		if samples := gather(t, door); samples["tougw_translate_connections_waiting{kv}"] != 1 ||
+			samples["tougw_translate_connections_waited_total{kv}"] != float64(n+1) {
+			t.Errorf("metrics: %v", samples)
+		}
+		first.Close()
+		if got, err := ask(next, "hello\n"); got != "HELLO\n" || err != nil {
+			t.Fatalf("%q, %v", got, err)
+		}
+		first = next
+	}
+	if text := log.String(); strings.Count(text, `msg="limits.connections is reached: clients wait" subsystem=translate rule=kv connections=1 client=127.0.0.1:`) != 1 {
+		t.Errorf("log:\n%s", text)
+	}
+}
+
 // TestTranslateVia follows a request from the gateway of its client by that of a peer
 // to the fabric: the gateway in the middle knows both of its ids.
 func TestTranslateVia(t *testing.T) {

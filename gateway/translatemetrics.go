@@ -11,6 +11,8 @@ const (
 	metricTranslateConns       = "tougw_translate_connections"
 	metricTranslateConnsTotal  = "tougw_translate_connections_total"
 	metricTranslateConnsRefuse = "tougw_translate_connections_refused_total"
+	metricTranslateConnsWait   = "tougw_translate_connections_waiting"
+	metricTranslateConnsWaited = "tougw_translate_connections_waited_total"
 	metricTranslateOutstanding = "tougw_translate_outstanding_requests"
 	metricTranslateWaiting     = "tougw_translate_waiting_requests"
 	metricTranslateRequests    = "tougw_translate_requests_total"
@@ -47,6 +49,7 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 		read       func(*translate.Stats) float64
 	}{
 		{metricTranslateConns, "TCP connections, of clients or to servers.", func(s *translate.Stats) float64 { return float64(s.Conns) }},
+		{metricTranslateConnsWait, "1 while clients wait as there are limits.connections; those in the kernel's queue are not counted.", func(s *translate.Stats) float64 { return float64(s.ConnsWaiting) }},
 		{metricTranslateOutstanding, "Requests under way.", func(s *translate.Stats) float64 { return float64(s.Outstanding) }},
 		{metricTranslateWaiting, "Requests that wait for their turn or a connection.", func(s *translate.Stats) float64 { return float64(s.Waiting) }},
 		{metricTranslateBuffered, "Bytes held of messages whose length is not known yet.", func(s *translate.Stats) float64 { return float64(s.Buffered) }},
@@ -60,6 +63,7 @@ func (g *Gateway) translateMetrics(r *metrics.Registry) {
 	}{
 		{metricTranslateConnsTotal, "TCP connections that there were.", func(s *translate.Stats) float64 { return float64(s.ConnsTotal) }},
 		{metricTranslateConnsRefuse, "Clients that were not served, servers that were not connected.", func(s *translate.Stats) float64 { return float64(s.ConnsRefused) }},
+		{metricTranslateConnsWaited, "Clients that waited since there were limits.connections.", func(s *translate.Stats) float64 { return float64(s.ConnsWaited) }},
 		{metricTranslateRetries, "Requests that were sent again.", func(s *translate.Stats) float64 { return float64(s.Retries) }},
 	} {
 		r.Counters(m.name, m.help, rule, byRule(m.read))

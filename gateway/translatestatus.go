@@ -35,6 +35,7 @@ func (g *Gateway) translationStatus() []admin.Translation {
 		s := r.stats()
 		t := admin.Translation{
 			Name: r.name, Connections: s.Conns, ConnectionsTotal: s.ConnsTotal, ConnectionsRefused: s.ConnsRefused,
+			ConnectionsWaiting: s.ConnsWaiting, ConnectionsWaited: s.ConnsWaited,
 			Outstanding: s.Outstanding, Waiting: s.Waiting, Requests: s.Requests, Retries: s.Retries,
 			BytesIn: s.BytesIn, BytesOut: s.BytesOut, BufferedBytes: s.Buffered, Streams: s.Streams,
 		}

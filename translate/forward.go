@@ -74,7 +74,7 @@ func NewForward(rule Rule, to netip.AddrPort, dial Dialer, tracer *Tracer) (*For
 
 // Serve accepts clients until ctx ends or the listener fails, closes the listener,
 // resets the clients that are left, and returns why after all have ended. It does
-// not accept more than Limits.Conns.
+// not serve more than Limits.Conns, and accepts one more.
 func (f *Forward) Serve(ctx context.Context, l net.Listener) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	var wg sync.WaitGroup
@@ -83,21 +83,19 @@ func (f *Forward) Serve(ctx context.Context, l net.Listener) error {
 	stop := context.AfterFunc(ctx, func() { _ = l.Close() }) // Accept returns it
 	defer stop()
 	for pause := time.Duration(0); ; {
-		select {
-		case f.clients <- struct{}{}:
-		case <-ctx.Done():
-			return context.Cause(ctx)
-		}
 		conn, err := l.Accept()
 		if err == nil {
 			pause = 0
+			if !f.admit(ctx, conn) {
+				reset(conn)
+				return context.Cause(ctx)
+			}
 			wg.Go(func() {
 				defer func() { <-f.clients }()
 				f.serve(ctx, conn, Meta{})
 			})
 			continue
 		}
-		<-f.clients
 		if ctx.Err() != nil {
 			return context.Cause(ctx)
 		}
@@ -113,6 +111,36 @@ func (f *Forward) Serve(ctx context.Context, l net.Listener) error {
 	}
 }
 
+// admit waits until conn may be served, and returns false if ctx ends before.
+func (f *Forward) admit(ctx context.Context, conn net.Conn) bool {
+	select {
+	case f.clients <- struct{}{}:
+		return true
+	default:
+	}
+	f.connsWaited.Add(1)
+	f.connsWaiting.Add(1)
+	defer f.connsWaiting.Add(-1)
+	f.full(conn, Meta{})
+	select {
+	case f.clients <- struct{}{}:
+		return true
+	case <-ctx.Done():
+		return false
+	}
+}
+
+// full tells of a client for which there is no place.
+func (f *Forward) full(conn net.Conn, meta Meta) {
+	if f.rule.Full == nil {
+		return
+	}
+	if !meta.Client.IsValid() {
+		meta.Client = addrPort(conn.RemoteAddr())
+	}
+	f.rule.Full(meta.Client)
+}
+
 // ServeConn serves one client, which may be a kernel connection or any other that
 // can be half-closed (CloseWrite), and returns when the connection is closed, which
 // it has done. The end of ctx resets it. A reset is Reset() if the connection has
@@ -124,6 +152,7 @@ func (f *Forward) ServeConn(ctx context.Context, conn net.Conn, meta Meta) {
 		f.serve(ctx, conn, meta)
 	default:
 		f.connsRefused.Add(1)
+		f.full(conn, meta)
 		reset(conn)
 	}
 }

@@ -475,6 +475,60 @@ func TestConnsLimit(t *testing.T) {
 	}
 }
 
+// TestConnsWait lets a client wait at the listener while the limit is reached, and tells
+// of it.
+func TestConnsWait(t *testing.T) {
+	f := newFabric(t, nil, homa.Config{})
+	_, server := newRedis(t)
+	f.reverse(t, framingOf(t, respConfig), nil, server)
+	rule := framingOf(t, respConfig)
+	rule.Limits.Conns = 2
+	full := make(chan netip.AddrPort, 10)
+	rule.Full = func(client netip.AddrPort) { full <- client }
+	fw, err := NewForward(rule, serverHost, Over(f.client), nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	l := listen(t)
+	addr := addrPort(l.Addr())
+	ctx, cancel := context.WithCancel(context.Background())
+	var wg sync.WaitGroup
+	wg.Go(func() { _ = fw.Serve(ctx, l) })
+	defer wg.Wait()
+	defer cancel()
+	var clients []*net.TCPConn
+	for range 2 {
+		c := dial(t, addr)
+		write(t, c, command("PING"))
+		expect(t, c, "+PONG\r\n")
+		clients = append(clients, c)
+	}
+	third := dial(t, addr)
+	write(t, third, command("PING"))
+	if got := <-full; got != addrPort(third.LocalAddr()) {
+		t.Errorf("told of %v, not of %v", got, third.LocalAddr())
+	}
+	if s := fw.Stats(); s.Conns != 2 || s.ConnsWaiting != 1 || s.ConnsWaited != 1 || s.ConnsRefused != 0 {
+		t.Errorf("%+v", s)
+	}
+	clients[0].Close()
+	expect(t, third, "+PONG\r\n")
+	if s := fw.Stats(); s.Conns != 2 || s.ConnsWaiting != 0 || s.ConnsWaited != 1 || s.ConnsTotal != 3 {
+		t.Errorf("%+v", s)
+	}
+	// One that waits at the end is reset.
+	fourth := dial(t, addr)
+	<-full
+	cancel()
+	if _, err := expectEnd(fourth); err == nil {
+		t.Error("the fourth was not reset")
+	}
+	wg.Wait()
+	if s := fw.Stats(); s.Conns != 0 || s.ConnsWaiting != 0 || s.ConnsWaited != 2 || s.ConnsTotal != 3 {
+		t.Errorf("%+v", s)
+	}
+}
+
 // TestProxyIn believes the header of a proxy, and no client without one.
 func TestProxyIn(t *testing.T) {
 	f := newFabric(t, nil, homa.Config{})

@@ -2,6 +2,7 @@ package translate
 
 import (
 	"fmt"
+	"net/netip"
 	"time"
 
 	"github.com/tougw/tougw/framing"
@@ -38,13 +39,18 @@ type Rule struct {
 	// AccessLog, if set, is called once for each request after its end, from the
 	// goroutine that served it, which it must not hold up. It borrows r.
 	AccessLog func(r *Record)
+	// Full, if set, is told of each TCP client that comes while Limits.Conns others
+	// are served: it waits, or with ServeConn is reset. It is called from the goroutine
+	// that accepts clients, which it must not hold up. Forward.
+	Full func(client netip.AddrPort)
 }
 
 // Limits bound what a rule may use. A zero field means the default, all of which
 // are our choices.
 type Limits struct {
-	// Conns is how many TCP clients a Forward serves at a time (65,536); more are
-	// not accepted until one has left, and reset by ServeConn.
+	// Conns is how many TCP clients a Forward serves at a time (65,536). One more is
+	// accepted, to tell of it, and waits until another has left; the rest wait in the
+	// listener's queue. ServeConn resets those above.
 	Conns int
 	// Outstanding is how many requests of one TCP client are under way (64). Its
 	// further requests are not read.

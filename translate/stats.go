@@ -13,6 +13,11 @@ type Stats struct {
 	// those that failed to connect.
 	Conns                    int
 	ConnsTotal, ConnsRefused uint64
+	// ConnsWaiting is 1 while a client of a listener waits for another to leave, as
+	// there are Limits.Conns; those behind it are in the listener's queue and not seen.
+	// ConnsWaited counts the clients that waited so.
+	ConnsWaiting int
+	ConnsWaited  uint64
 	// Outstanding are requests under way now, Waiting those that wait for their
 	// turn, for a free place or for a connection. Requests are all that ended,
 	// Retries those sent again.
@@ -47,6 +52,8 @@ type ServerStats struct {
 type counters struct {
 	conns                    atomic.Int64
 	connsTotal, connsRefused atomic.Uint64
+	connsWaiting             atomic.Int64
+	connsWaited              atomic.Uint64
 	outstanding, waiting     atomic.Int64
 	requests, retries        atomic.Uint64
 	failed                   [len(failures)]atomic.Uint64
@@ -78,6 +85,8 @@ func (c *counters) stats() Stats {
 		Conns:        int(c.conns.Load()),
 		ConnsTotal:   c.connsTotal.Load(),
 		ConnsRefused: c.connsRefused.Load(),
+		ConnsWaiting: int(c.connsWaiting.Load()),
+		ConnsWaited:  c.connsWaited.Load(),
 		Outstanding:  int(c.outstanding.Load()),
 		Waiting:      int(c.waiting.Load()),
 		Requests:     c.requests.Load(),

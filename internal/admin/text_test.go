@@ -41,7 +41,7 @@ func full() Status {
 		Translations: []Translation{
 			{
 				Name: "kv", Direction: "tcp-homa", Framing: "length-prefixed", From: "tcp 0.0.0.0:7000", To: "homa 10.1.0.5:4000", Via: "edge",
-				Connections: 3, ConnectionsTotal: 9, ConnectionsRefused: 1, Outstanding: 5, Waiting: 2, Requests: 1000,
+				Connections: 3, ConnectionsTotal: 9, ConnectionsRefused: 1, ConnectionsWaiting: 1, ConnectionsWaited: 12, Outstanding: 5, Waiting: 2, Requests: 1000,
 				Failed: map[string]uint64{"timeout": 3, "unreachable": 1, "too_large": 0}, BytesIn: 1 << 20, BytesOut: 2 << 20,
 			},
 			{

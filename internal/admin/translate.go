@@ -43,6 +43,10 @@ type Translation struct {
 	Connections        int    `json:"connections"`
 	ConnectionsTotal   uint64 `json:"connections_total"`
 	ConnectionsRefused uint64 `json:"connections_refused"`
+	// ConnectionsWaiting is 1 while clients wait as there are limits.connections; those
+	// in the kernel's queue are not counted. ConnectionsWaited are all that waited so.
+	ConnectionsWaiting int    `json:"connections_waiting"`
+	ConnectionsWaited  uint64 `json:"connections_waited"`
 	// Outstanding requests now, Waiting those of them that wait for their turn.
 	Outstanding int `json:"outstanding"`
 	Waiting     int `json:"waiting"`
@@ -115,6 +119,13 @@ func writeTranslations(w io.Writer, rules []Translation) error {
 		}
 		if r.ConnectionsRefused > 0 {
 			p.f("%s: %d connections refused\n", r.Name, r.ConnectionsRefused)
+		}
+		if r.ConnectionsWaited > 0 {
+			p.f("%s: %d clients had to wait as limits.connections was reached", r.Name, r.ConnectionsWaited)
+			if r.ConnectionsWaiting > 0 {
+				p.f(", and it is now")
+			}
+			p.f("\n")
 		}
 		for _, s := range r.Servers {
 			if !s.Up {
