@@ -191,6 +191,9 @@ func (p *parser) translateNumbers(r *rawTranslate, t *Translate) {
 	o.Idle = p.durationOrOff(&times.idle, o.Idle, time.Second, 720*time.Hour)
 	o.Write = p.durationOrOff(&times.write, o.Write, time.Second, 24*time.Hour)
 	t.Retry = p.boolean(&r.retry, false)
+	if t.Retry && t.Framing.Type == framing.TypeStream {
+		p.errorf(&r.retry.at, "is about requests, and a stream has none")
+	}
 	t.AccessLog = p.boolean(&r.accessLog, false)
 	proxy := &r.proxyProtocol
 	t.ProxyIn, t.ProxyOut = p.boolean(&proxy.in, false), p.boolean(&proxy.out, false)
