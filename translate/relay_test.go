@@ -61,9 +61,9 @@ func TestRelay(t *testing.T) {
 			t.Fatal(err)
 		}
 		begin := func(port uint16, request []byte) *rpc.Call {
-			c, err := peer.OpenVia(t.Context(), gateway, netip.AddrPortFrom(serverHost.Addr(), port), len(request))
-			if err == nil {
-				_, err = c.Write(request)
+			c, n, err := peer.OpenWith(t.Context(), netip.AddrPortFrom(serverHost.Addr(), port), len(request), rpc.OpenOptions{Via: gateway, First: request})
+			if err == nil && n < len(request) {
+				_, err = c.Write(request[n:])
 			}
 			if err != nil {
 				t.Fatal(err)
