@@ -332,3 +332,70 @@ func TestTombstoneOfRefused(t *testing.T) {
 	s.tick(1300) // the request came again, so that it lives twice as long
 	s.wantIdle()
 }
+
+// TestTombstoneOfUnacked: a client that was silent for so long that it was given up
+// does not get its request executed again when it goes on.
+func TestTombstoneOfUnacked(t *testing.T) {
+	const pause = 60_000
+	for name, end := range map[string]func(s *scripted){
+		"in the middle of its request": func(s *scripted) {
+			s.receive(data(200, 50_000, 0, 1000))
+			s.wantEvents(Request, Readable)
+			s.tick(pause)
+			s.wantEvents(Failed)
+		},
+		"before it was answered": func(s *scripted) {
+			s.receive(data(200, 50_000, 0, 1000))
+			s.events()[0].RPC.Abort(s.now, nil)
+			s.tick(pause)
+		},
+		"behind its request": func(s *scripted) {
+			s.serve(200, 50_000, 10)
+			s.sent()
+			s.tick(pause)
+			s.wantEvents(Failed)
+		},
+	} {
+		t.Run(name, func(t *testing.T) {
+			s := newScripted(t, Config{})
+			end(s)
+			s.sent()
+			for range 2 {
+				s.receive(data(200, 50_000, 1000, 1000))
+				s.receive(resend(200, 0, -1))
+				s.receive(data(200, 50_000, 0, 1000))
+				s.wantEvents()
+				s.wantSent("RPC_UNKNOWN")
+				s.tick(pause)
+			}
+			if st := s.e.Stats(); st.Tombstones != 1 || st.DropTombstone != 4 {
+				t.Errorf("%+v", st)
+			}
+			// A host that has started again uses the same ids.
+			s.receive(data(200, 10, 0, 10))
+			s.wantEvents(Request, Complete)
+			s.receive(wire.Packet{Type: wire.RPCUnknown, SenderID: 200})
+			s.wantEvents(Failed)
+			s.wantIdle()
+		})
+	}
+}
+
+// TestTombstonesOfUnackedBounded: the oldest go first.
+func TestTombstonesOfUnackedBounded(t *testing.T) {
+	s := newScripted(t, Config{MaxTombstones: 10})
+	for id := uint64(200); id < 300; id += 2 {
+		s.receive(data(id, 10, 0, 10))
+		s.events()[0].RPC.Abort(s.now, nil)
+	}
+	if st := s.e.Stats(); st.Tombstones != 10 || st.TombstonesLost != 40 {
+		t.Fatalf("%+v", st)
+	}
+	s.receive(data(298, 10, 0, 10))
+	s.wantEvents()
+	s.receive(data(200, 10, 0, 10))
+	s.wantEvents(Request, Complete)
+	s.receive(wire.Packet{Type: wire.RPCUnknown, SenderID: 200})
+	s.events()
+	s.wantIdle()
+}

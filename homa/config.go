@@ -155,6 +155,12 @@ type Config struct {
 	// first.
 	TombstoneLife time.Duration
 	MaxTombstones int
+	// UnackedLife is the same for RPCs that ended without a word of their client, be it
+	// an acknowledgement or that it has given up: 10 min, and at least TombstoneLife. A
+	// client that was suspended, or whose owner paused in the middle of a request,
+	// goes on after any time, and would have it executed again. MaxTombstones bounds
+	// these for themselves, and they leave the id free for another port or length.
+	UnackedLife time.Duration
 
 	// OnUnknownPort, if set, is called for each packet that a client sends to a port
 	// that is not served, so that the owner may answer with ICMP port unreachable. The
@@ -235,6 +241,7 @@ func (c Config) withDefaults() Config {
 		AckTimeoutTicks: 500, ResponseTimeoutTicks: defaultResponseTimeout,
 	})
 	setInt(&c.TombstoneLife, max(time.Second, 2*time.Duration(c.Peer.TimeoutTicks)*c.Tick))
+	setInt(&c.UnackedLife, max(10*time.Minute, c.TombstoneLife))
 	return c
 }
 
@@ -334,6 +341,7 @@ func (c *Config) check() error {
 		{"MaxPeers", int64(c.MaxPeers), 1, maxLength},
 		{"PeerIdle", int64(c.PeerIdle), 1, int64(24 * time.Hour)},
 		{"TombstoneLife", int64(c.TombstoneLife), -1 << 62, int64(24 * time.Hour)},
+		{"UnackedLife", int64(c.UnackedLife), int64(c.TombstoneLife), int64(24 * time.Hour)},
 		{"MaxTombstones", int64(c.MaxTombstones), 1, 1 << 24},
 	}); err != nil {
 		return err

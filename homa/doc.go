@@ -10,8 +10,9 @@
 // asks for and takes packets that partly overlap what it has; it asks for little
 // at a time, and for few RPCs of a peer at a time, so that a slow host is not
 // kept busy with being asked; it gives up clients that never acknowledge; it
-// keeps tombstones of finished RPCs, so that a late duplicate of a request is
-// not executed again; and its memory is bounded.
+// keeps tombstones of RPCs that have ended, so that a late duplicate of a request,
+// or a client that goes on after a pause, does not have it executed again; and its
+// memory is bounded.
 //
 // # Use
 //

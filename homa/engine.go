@@ -32,6 +32,8 @@ type Engine struct {
 	unread     int
 	birth      uint64 // counts messages
 	tombstones ring[buried]
+	graves     map[grave]remains
+	graveEnds  ring[buriedGrave]
 
 	// Time, see timer.go.
 	now     Instant
@@ -77,6 +79,7 @@ func New(config Config) (*Engine, error) {
 		ports:      make(map[uint16]struct{}),
 		peers:      make(map[netip.Addr]*peer),
 		calls:      make(map[uint64]*RPC),
+		graves:     make(map[grave]remains),
 		nextID:     c.FirstID,
 	}
 	if e.nextID == 0 {
@@ -277,7 +280,7 @@ func (e *Engine) pushEvent(r *RPC, kind EventKind, err error) {
 // Stats returns counters and levels. It does not allocate.
 func (e *Engine) Stats() Stats {
 	s := e.stats
-	s.Tombstones, s.Peers, s.Unread = e.tombstones.len(), len(e.peers), e.unread
+	s.Tombstones, s.Peers, s.Unread = e.tombstones.len()+e.graveEnds.len(), len(e.peers), e.unread
 	s.WaitingReceive, s.WaitingSend = e.receive.numWaiting, e.send.numWaiting
 	s.HeldReceive, s.HeldSend = e.receive.held, e.send.held
 	s.ReservedReceive, s.ReservedSend = e.receive.reserved, e.send.reserved

@@ -224,8 +224,8 @@ func readAll(t testing.TB, r *RPC, now Instant) []byte {
 func (s *scripted) wantIdle() {
 	s.Helper()
 	wantIdle(s.T, s.e)
-	for range 2 { // a tombstone keeps its peer
-		s.now += Instant(10 * time.Minute)
+	for range 3 { // a tombstone keeps its peer, or lives twice as long
+		s.now += Instant(13 * time.Minute)
 		s.e.Advance(s.now)
 	}
 	wantGone(s.T, s.e)

@@ -288,10 +288,44 @@ func (p *peer) takeAck() (a wire.AckEntry) {
 	return a
 }
 
-// bury leaves a tombstone for a served RPC.
+// grave names an RPC that was served before and whose client has not said that it is
+// done with it.
+type grave struct {
+	client netip.Addr
+	id     uint64 // as the server sees it
+}
+
+// buriedGrave is a grave in the order of their ends.
+type buriedGrave struct {
+	grave
+	ends Instant
+}
+
+// remains is what is remembered in a grave: a client that has started anew, as Linux
+// hosts do with their ids, hardly asks for the same.
+type remains struct {
+	port   uint16
+	length uint32
+	hit    bool // the client has sent data again
+}
+
+// bury leaves a tombstone for a served RPC: a short-lived one if its client said that
+// it is done with it. Any other client may come back after whatever kept it silent,
+// be that long, and repeat the request from its beginning.
 func (e *Engine) bury(r *RPC) {
 	if e.config.TombstoneLife < 0 {
 		delete(r.peer.served, r.id)
+		return
+	}
+	if r.err != nil && r.err != ErrAbandoned {
+		delete(r.peer.served, r.id)
+		if e.graveEnds.len() >= e.config.MaxTombstones {
+			e.stats.TombstonesLost++
+			delete(e.graves, e.graveEnds.pop().grave)
+		}
+		g := grave{r.peer.addr, r.id}
+		e.graves[g] = remains{port: r.remote, length: uint32(r.in.length)}
+		e.graveEnds.push(buriedGrave{g, e.now.Add(e.config.UnackedLife)})
 		return
 	}
 	if e.tombstones.len() >= e.config.MaxTombstones {
@@ -301,6 +335,23 @@ func (e *Engine) bury(r *RPC) {
 	r.peer.served[r.id] = tombstone
 	e.ref(r.peer)
 	e.tombstones.push(buried{r.peer, r.id, e.now.Add(e.config.TombstoneLife)})
+}
+
+// inGrave reports whether a packet that fits no RPC is for one with a grave. Such
+// a grave does not hold its peer in memory.
+func (e *Engine) inGrave(g grave, k *wire.Packet) bool {
+	if len(e.graves) == 0 {
+		return false
+	}
+	r, ok := e.graves[g]
+	if !ok || r.port != k.SrcPort || k.Type == wire.Data && r.length != k.Length {
+		return false
+	}
+	if k.Type == wire.Data {
+		r.hit = true
+		e.graves[g] = r
+	}
+	return true
 }
 
 // buried is a tombstone in the order of their ends.
@@ -328,6 +379,17 @@ func (e *Engine) sweep() {
 		b.ends = e.now.Add(e.config.TombstoneLife)
 		e.tombstones.push(b)
 	}
+	for e.graveEnds.len() > 0 && e.graveEnds.front().ends <= e.now {
+		b := e.graveEnds.pop()
+		if r := e.graves[b.grave]; r.hit {
+			r.hit = false
+			e.graves[b.grave] = r
+			b.ends = e.now.Add(e.config.UnackedLife)
+			e.graveEnds.push(b)
+			continue
+		}
+		delete(e.graves, b.grave)
+	}
 	for p := e.idle.idleNext; p != &e.idle && p.idleSince.Add(e.config.PeerIdle) <= e.now; p = e.idle.idleNext {
 		e.forget(p)
 	}
@@ -337,6 +399,11 @@ func (e *Engine) sweep() {
 func (e *Engine) sweepAt() (at Instant, ok bool) {
 	if e.tombstones.len() > 0 {
 		at, ok = e.tombstones.front().ends.Add(e.config.TombstoneLife/4), true
+	}
+	if e.graveEnds.len() > 0 {
+		if t := e.graveEnds.front().ends.Add(e.config.UnackedLife / 4); !ok || t < at {
+			at, ok = t, true
+		}
 	}
 	if p := e.idle.idleNext; p != &e.idle {
 		if t := p.idleSince.Add(e.config.PeerIdle + e.config.PeerIdle/8); !ok || t < at {

@@ -139,6 +139,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 	if p != nil {
 		r = p.served[id]
 	}
+	repeated := r == nil && e.inGrave(grave{from, id}, k)
 	if r == nil || isTombstone(r) {
 		if _, ok := e.ports[k.DstPort]; !ok && !e.config.AnyPort {
 			if e.foreign(k.DstPort) {
@@ -164,7 +165,7 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 			return
 		}
 	}
-	if r == nil && k.Type == wire.Data {
+	if r == nil && k.Type == wire.Data && !repeated {
 		e.takeNewRequest(from, version, k, length)
 		return
 	}
@@ -172,13 +173,15 @@ func (e *Engine) takeAsServer(p *peer, from netip.Addr, version wire.Version, k 
 		switch {
 		case k.Type == wire.Resend:
 			answer := rawControl{kind: wire.RPCUnknown, peer: p, to: from, version: version, source: k.DstPort, destination: k.SrcPort, id: id}
-			if r == nil && e.overloaded(p) {
+			if r == nil && !repeated && e.overloaded(p) {
 				// Its request may have been dropped: let it ask until there is room.
 				answer.kind = wire.Busy
 			}
 			e.pushRaw(answer)
-		case r != nil && k.Type == wire.Data:
-			p.served[id] = tombstoneHit
+		case k.Type == wire.Data:
+			if !repeated {
+				p.served[id] = tombstoneHit
+			}
 			e.stats.DropTombstone++
 		default:
 			e.stats.DropUnknown++
