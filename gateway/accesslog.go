@@ -1,6 +1,7 @@
 package gateway
 
 import (
+	"cmp"
 	"context"
 	"log/slog"
 
@@ -11,7 +12,8 @@ import (
 func accessLog(log *slog.Logger) func(*translate.Record) {
 	return func(r *translate.Record) {
 		attrs := []slog.Attr{
-			slog.String("rule", r.Rule), slog.String("id", r.ID), slog.Any("client", r.Client), slog.Any("server", r.Server),
+			slog.String("rule", r.Rule), slog.String("id", r.ID), slog.String("client", cmp.Or(addrText(r.Client), "-")),
+			slog.String("server", cmp.Or(addrText(r.Server), "-")),
 			slog.String("request", r.Name), slog.Int64("request_bytes", r.RequestBytes), slog.Int64("response_bytes", r.ResponseBytes),
 			slog.Duration("total", r.Total), slog.String("result", string(r.Result)),
 		}

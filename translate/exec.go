@@ -213,6 +213,7 @@ func (x *exec) encode(message []byte) ([]byte, error) {
 func (x *exec) try() (again bool, err error) {
 	c, fresh, err := x.r.acquire(x.ctx, &x.applicant)
 	if err != nil {
+		x.server = tried(err)
 		return false, err
 	}
 	x.server = c.server.addr

@@ -2,8 +2,11 @@ package translate
 
 import (
 	"context"
+	"errors"
+	"fmt"
 	"net"
 	"net/netip"
+	"os"
 	"slices"
 	"time"
 
@@ -34,6 +37,7 @@ func (a *applicant) end(err error) {
 
 // acquire finds a connection for a request. Fresh says that it was made for it.
 func (r *Reverse) acquire(ctx context.Context, a *applicant) (c *serverConn, fresh bool, err error) {
+	var failed *connectError
 	for tries := 0; ; tries++ {
 		a.conn, a.dial, a.err = nil, nil, nil
 		r.mu.Lock()
@@ -42,8 +46,9 @@ func (r *Reverse) acquire(ctx context.Context, a *applicant) (c *serverConn, fre
 			r.mu.Unlock()
 			return nil, false, errClosed
 		case r.allDown():
+			err := r.allFailed()
 			r.mu.Unlock()
-			return nil, false, errAllDown
+			return nil, false, err
 		case len(r.queue) == 0 && r.assign(a):
 			r.mu.Unlock()
 		case len(r.queue) >= r.rule.Limits.OutstandingAll:
@@ -72,8 +77,12 @@ func (r *Reverse) acquire(ctx context.Context, a *applicant) (c *serverConn, fre
 			r.mu.Unlock()
 			return c, true, nil
 		}
-		if ctx.Err() != nil || err == errClosed || tries+1 >= len(r.servers) {
-			return nil, false, connectError(err)
+		if err == errClosed {
+			return nil, false, err
+		}
+		failed = failed.and(a.dial.addr, err)
+		if ctx.Err() != nil || tries+1 >= len(r.servers) {
+			return nil, false, failed
 		}
 	}
 }
@@ -103,15 +112,53 @@ func (r *Reverse) await(ctx context.Context, a *applicant) error {
 	return nil
 }
 
-// connectError is why a server could not be reached.
-func connectError(err error) error {
-	if ne, ok := err.(net.Error); ok && ne.Timeout() {
-		return &framing.Error{Fault: framing.Timeout, Reason: "connecting to the server took too long"}
+// connectError is why no server could be reached.
+type connectError struct {
+	fault  *framing.Error
+	server netip.AddrPort // the last one that was tried
+	cause  error          // there
+	text   string         // of all that were
+}
+
+// and returns e, which may be nil, with one more server that could not be reached.
+func (e *connectError) and(server netip.AddrPort, err error) *connectError {
+	next := &connectError{fault: errNotConnected, server: server, cause: err, text: fmt.Sprintf("connect %v: %v", server, dialCause(err))}
+	if isTimeout(err) {
+		next.fault = errLateConnect
 	}
-	if err == errClosed {
-		return err
+	if e != nil {
+		next.text = e.text + "; " + next.text
 	}
-	return &framing.Error{Fault: framing.Unreachable, Reason: "connecting to the server failed"}
+	return next
+}
+
+// Error names the servers and what was wrong with each.
+func (e *connectError) Error() string { return e.text }
+
+// Unwrap returns what a client is told, which does not name servers, and the error of
+// the last one.
+func (e *connectError) Unwrap() []error { return []error{e.fault, e.cause} }
+
+// dialCause is an error of a dialer without the address.
+func dialCause(err error) error {
+	var op *net.OpError
+	if errors.As(err, &op) {
+		err = op.Err
+	}
+	var call *os.SyscallError
+	if errors.As(err, &call) {
+		err = call.Err
+	}
+	return err
+}
+
+// tried is the server that err is about, if it is about one that was not reached.
+func tried(err error) netip.AddrPort {
+	var failed *connectError
+	if errors.As(err, &failed) {
+		return failed.server
+	}
+	return netip.AddrPort{}
 }
 
 // assign gives a request a connection, or a server to connect to, and reports

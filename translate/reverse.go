@@ -104,8 +104,12 @@ func (r *Reverse) Concurrency() int {
 // Errors of requests to TCP servers. A Homa client does not see them: its RPC is
 // aborted.
 var (
-	errClosed   = fmt.Errorf("translate: %w", net.ErrClosed)
-	errAllDown  = &framing.Error{Fault: framing.Unreachable, Reason: "no server can be reached"}
+	errClosed  = fmt.Errorf("translate: %w", net.ErrClosed)
+	errAllDown = &framing.Error{Fault: framing.Unreachable, Reason: "no server can be reached"}
+
+	errNotConnected = &framing.Error{Fault: framing.Unreachable, Reason: "connecting to the server failed"}
+	errLateConnect  = &framing.Error{Fault: framing.Timeout, Reason: "connecting to the server took too long"}
+
 	errLateTCP  = &framing.Error{Fault: framing.Timeout, Reason: "the server did not answer in time"}
 	errHungUp   = &framing.Error{Fault: framing.BadResponse, Reason: "the server closed the connection"}
 	errEarlyEnd = &framing.Error{Fault: framing.Truncated, Reason: "the client gave up within the request"}

@@ -193,26 +193,32 @@ func (s *reverseStream) connect(ctx context.Context) error {
 	r := s.r
 	r.mu.Lock()
 	up := append([]*server(nil), r.byWork()...)
+	if len(up) == 0 {
+		defer r.mu.Unlock()
+		return r.allFailed()
+	}
 	r.mu.Unlock()
-	err := error(errAllDown)
+	var failed *connectError
 	for _, server := range up {
 		r.mu.Lock()
 		server.dialing++
 		r.mu.Unlock()
-		var conn net.Conn
-		conn, err = r.dialServer(ctx, server, s.key.client)
+		conn, err := r.dialServer(ctx, server, s.key.client)
 		r.mu.Lock()
 		err = r.dialed(ctx, server, conn, err)
 		r.mu.Unlock()
-		if err == nil {
+		switch err {
+		case nil:
 			s.server, s.conn = server, conn
 			return nil
+		case errClosed:
+			return err
 		}
-		if ctx.Err() != nil {
+		if failed = failed.and(server.addr, err); ctx.Err() != nil {
 			break
 		}
 	}
-	return err
+	return failed
 }
 
 // enter counts a handler and takes note of its chunk.
@@ -438,7 +444,7 @@ func (s *reverseStream) report(err error) {
 		RequestBytes: int64(s.up), ResponseBytes: int64(s.down),
 		Total: total, Transport: total, Result: result, Error: text,
 	}
-	if s.server != nil {
+	if rec.Server = tried(err); s.server != nil {
 		rec.Server = s.server.addr
 	}
 	rec.homa(s.rpc, s.trace)

@@ -19,6 +19,7 @@ const (
 type server struct {
 	addr        netip.AddrPort
 	up          bool
+	failure     error // of the last attempt to connect; nil if it did not fail
 	backoff     time.Duration
 	probe       *time.Timer
 	conns       []*serverConn
@@ -85,11 +86,12 @@ func (r *Reverse) dialed(ctx context.Context, s *server, conn net.Conn, err erro
 		r.dispatch() // the client gave up, which says nothing of the server
 	case err != nil:
 		s.dialFailures++
+		s.failure = err
 		r.connsRefused.Add(1)
 		r.markDown(s)
 		r.dispatch() // our place is free
 	default:
-		s.up, s.backoff = true, 0
+		s.up, s.backoff, s.failure = true, 0, nil
 	}
 	return err
 }
@@ -118,10 +120,20 @@ func (r *Reverse) markDown(s *server) {
 	s.probe = time.AfterFunc(s.backoff, func() { r.runProbe(s) })
 	if r.allDown() {
 		for _, a := range r.queue {
-			a.end(errAllDown)
+			a.end(r.allFailed())
 		}
 		r.queue = nil
 	}
+}
+
+// allFailed is why no server can be reached when all are down. It needs mu.
+func (r *Reverse) allFailed() error {
+	var failed *connectError
+	for _, s := range r.servers {
+		failed = failed.and(s.addr, s.failure)
+	}
+	failed.fault = errAllDown
+	return failed
 }
 
 func (r *Reverse) allDown() bool {

@@ -26,8 +26,9 @@ type Record struct {
 	Framing string `json:"framing"`
 	Name    string `json:"name,omitempty"`
 	// Client is who asked and Server who was asked, on this gateway's two sides: one
-	// of them speaks TCP and the other Homa. Peer is the tunnel peer whose flow it
-	// is, if it is one. A Relay's client is the peer alone.
+	// of them speaks TCP and the other Homa. Server is the last that was tried if none
+	// could be reached, and invalid if it came to none. Peer is the tunnel peer whose
+	// flow it is, if it is one. A Relay's client is the peer alone.
 	Client netip.AddrPort `json:"client"`
 	Server netip.AddrPort `json:"server"`
 	Peer   string         `json:"peer,omitempty"`
