@@ -101,6 +101,8 @@ var translatorDefects = []defect{
 	{"connect without end", "type: resp}", "type: resp}\n  timeouts: {connect: 0s}", `11:23: translate[1].timeouts.connect: 0s is not in 1ms to 2m`},
 	{"bad retry", lp, lp + "\n  retry: once", `7:10: translate[0].retry: wants true or false, not the text "once"`},
 	{"retry of a stream", lp, "framing: {type: stream}\n  retry: true", `7:10: translate[0].retry: is about requests, and a stream has none`},
+	{"bad failures", "type: resp}", "type: resp}\n  failures: ignore", `11:13: translate[1].failures: "ignore" is not one of abort, answer`},
+	{"failures of a Homa server", lp, lp + "\n  failures: abort", `7:13: translate[0].failures: is about TCP servers, and that of this rule speaks Homa`},
 	{"bad access_log", lp, lp + "\n  access_log: /var/log/x", `7:15: translate[0].access_log: wants true or false, not the text "/var/log/x"`},
 	{"PROXY to Homa", lp, lp + "\n  proxy_protocol: {in: true, out: true}", `7:35: translate[0].proxy_protocol.out: is about TCP servers, and that of this rule speaks Homa`},
 	{"PROXY from Homa", "type: resp}", "type: resp}\n  proxy_protocol: {in: true, out: true}", `11:24: translate[1].proxy_protocol.in: is about TCP clients, and those of this rule speak Homa`},

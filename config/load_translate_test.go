@@ -32,6 +32,7 @@ translate:
   framing: {type: delimiter, delimiter_hex: "00ff", keep: false}
   limits: {server_connections: 4, pipeline: 5}
   timeouts: {connect: 6s, idle: 7s}
+  failures: abort
   proxy_protocol: {out: true}
 - name: cache
   from: {tcp: ":6379"}
@@ -41,6 +42,11 @@ translate:
   from: {homa: ":4022"}
   to: {tcp: ["127.0.0.1:22"]}
   framing: {type: stream}
+- name: names
+  from: {homa: ":4053"}
+  to: {tcp: ["127.0.0.1:53"]}
+  framing: {type: dns}
+  failures: answer
 homa:
   addresses: ["10.1.0.1", "2001:db8::2"]
   device: eth1
@@ -87,7 +93,11 @@ homa:
 	shell.Name, shell.From = "shell", TranslateFrom{TranslateHoma, netip.AddrPortFrom(netip.Addr{}, 4022)}
 	shell.To = TranslateTo{Kind: TranslateTCP, Addrs: addrPorts("127.0.0.1:22")}
 	shell.Framing = framing.Config{Type: "stream", Max: framing.DefaultMax}
-	if want := []Translate{kv, lines, cache, shell}; !reflect.DeepEqual(cfg.Translate, want) {
+	names := DefaultTranslate(TranslateTCP, false)
+	names.Name, names.From = "names", TranslateFrom{TranslateHoma, netip.AddrPortFrom(netip.Addr{}, 4053)}
+	names.To = TranslateTo{Kind: TranslateTCP, Addrs: addrPorts("127.0.0.1:53")}
+	names.Framing, names.AnswerFailures = framing.Config{Type: "dns", Max: framing.DefaultMax}, true
+	if want := []Translate{kv, lines, cache, shell, names}; !reflect.DeepEqual(cfg.Translate, want) {
 		t.Errorf("got\n%+v\nwant\n%+v", cfg.Translate, want)
 	}
 	homa := Homa{
@@ -128,6 +138,8 @@ func TestTranslateWarnings(t *testing.T) {
 		{goodTranslator, ""},
 		{goodGateway + "homa: {device: eth1}\n", `c.yaml:5:7: homa: warning: has no effect: no translate rule sends or serves Homa here, and no accept rule opens it to peers`},
 		{strings.Replace(goodGateway, "action: tcp", "action: homa", 1), ""},
+		{strings.Replace(goodTranslator, "type: resp}", "type: resp}\n  failures: answer", 1), ""},
+		{strings.Replace(goodTranslator, "type: resp}", "type: stream}\n  failures: answer", 1), `c.yaml:11:13: translate[1].failures: warning: answer has no effect: stream has no words for a failure, so that the RPC is aborted all the same`},
 		{strings.Replace(goodTranslator, ":4100", ":32768", 1), `c.yaml:8:16: translate[1].from.homa: warning: 32768 is a port that Linux hosts cannot call: servers have 1 to 32767 there`},
 	} {
 		cfg, err := Parse("c.yaml", []byte(c.content))

@@ -194,12 +194,16 @@ func (p *parser) translateNumbers(r *rawTranslate, t *Translate) {
 	if t.Retry && t.Framing.Type == framing.TypeStream {
 		p.errorf(&r.retry.at, "is about requests, and a stream has none")
 	}
+	t.AnswerFailures = enum(p.decoder, &r.failures, "abort", "abort", "answer") == "answer"
+	if typ := t.Framing.Type; t.AnswerFailures && typ != "" && !framing.Words(typ) {
+		p.warnf(&r.failures.at, "answer has no effect: %s has no words for a failure, so that the RPC is aborted all the same", typ)
+	}
 	t.AccessLog = p.boolean(&r.accessLog, false)
 	proxy := &r.proxyProtocol
 	t.ProxyIn, t.ProxyOut = p.boolean(&proxy.in, false), p.boolean(&proxy.out, false)
 
 	clients := []*scalar{&raw.connections, &raw.outstanding, &times.write, &proxy.in}
-	servers := []*scalar{&raw.serverConnections, &raw.pipeline, &times.connect, &proxy.out}
+	servers := []*scalar{&raw.serverConnections, &raw.pipeline, &times.connect, &proxy.out, &r.failures}
 	if t.From.Kind == TranslateHoma {
 		p.oneSided(clients, "is about TCP clients, and those of this rule speak Homa")
 	}

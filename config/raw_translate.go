@@ -11,6 +11,7 @@ type rawTranslate struct {
 	limits        rawLimits
 	timeouts      rawTimeouts
 	retry         scalar
+	failures      scalar
 	proxyProtocol rawProxyProtocol
 	accessLog     scalar
 }
@@ -24,6 +25,7 @@ func (r *rawTranslate) fields() []field {
 		{"limits", &r.limits},
 		{"timeouts", &r.timeouts},
 		{"retry", &r.retry},
+		{"failures", &r.failures},
 		{"proxy_protocol", &r.proxyProtocol},
 		{"access_log", &r.accessLog},
 	}

@@ -24,6 +24,11 @@ type Translate struct {
 	// Retry says that a request which changes nothing may be sent again when nobody
 	// knows whether it was executed. Default: false.
 	Retry bool
+	// AnswerFailures says that a Homa client whose TCP server fails is told so in the
+	// words of the protocol (`failures: answer`), rather than left to a time-out
+	// (`abort`). Default: false. Only to TCP, and of no use where [framing.Words] is
+	// false.
+	AnswerFailures bool
 	// ProxyIn says that TCP clients begin with a header of the PROXY protocol,
 	// ProxyOut that TCP servers get one. Default: false.
 	ProxyIn, ProxyOut bool

@@ -104,6 +104,16 @@ func Keys(typ string) []string {
 	return nil
 }
 
+// Words reports whether the protocol of a type can tell a client that its request
+// has failed.
+func Words(typ string) bool {
+	switch typ {
+	case TypeHTTP1, TypeRESP, TypeMemcached, TypeDNS:
+		return true
+	}
+	return false
+}
+
 // KeyError is what is wrong with one key of the configuration.
 type KeyError struct {
 	// Key is the key in the `framing` object, such as "bytes".

@@ -34,6 +34,9 @@ func (f *delimited) encoder(what side) *Encoder {
 // Answer implements Framing. There is no answer that every such protocol knows.
 func (f *delimited) Answer(dst []byte, _ *Error, _ *Request) ([]byte, bool) { return dst, false }
 
+// Failure implements Framing: there are no words for it.
+func (f *delimited) Failure(*Error, *Request) []byte { return nil }
+
 func (f *delimited) prefix(dst []byte, _ int64) ([]byte, error) { return dst, nil }
 
 func (f *delimited) suffix(dst []byte, _ *Request) []byte {

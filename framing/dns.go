@@ -79,6 +79,12 @@ func (f *dns) Answer(dst []byte, e *Error, req *Request) ([]byte, bool) {
 	return append(dst, q[dnsHeader:]...), e.Fault != Malformed && e.Fault != Truncated
 }
 
+// Failure implements Framing: the same, without its length.
+func (f *dns) Failure(e *Error, req *Request) []byte {
+	answer, _ := f.Answer(nil, e, req)
+	return answer[min(dnsPrefix, len(answer)):]
+}
+
 // dnsScanner scans one direction of a connection, or messages without their
 // length when prefix is 0.
 type dnsScanner struct {

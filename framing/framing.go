@@ -21,6 +21,11 @@ type Framing interface {
 	// otherwise it is closed behind the answer, and reset when dst did not grow.
 	// An answer that is kept may be empty: the client asked for none.
 	Answer(dst []byte, e *Error, req *Request) (answer []byte, keep bool)
+	// Failure returns what tells the client of an RPC that its request failed with e:
+	// a whole message, which another gateway can hand on to a TCP client as any other
+	// response. Req is as in Answer. It is empty where the protocol has no words for
+	// it, which is always so unless [Words] is true of its type.
+	Failure(e *Error, req *Request) []byte
 }
 
 // Traits are the properties of a framing.

@@ -47,6 +47,15 @@ var httpStatus = [...]int{
 // connection is always closed behind it, because the rest of a request that
 // failed may still be on its way.
 func (f *http1) Answer(dst []byte, e *Error, req *Request) ([]byte, bool) {
+	return f.failure(dst, e, req, "Connection: close\r\n"), false
+}
+
+// Failure implements Framing: the same, but the whole request of an RPC is here, and
+// the connection of the client may go on.
+func (f *http1) Failure(e *Error, req *Request) []byte { return f.failure(nil, e, req, "") }
+
+// failure appends a response with the reason as its body and more fields.
+func (f *http1) failure(dst []byte, e *Error, req *Request, fields string) []byte {
 	status := e.status
 	if status == 0 {
 		status = httpStatus[e.Fault]
@@ -55,11 +64,11 @@ func (f *http1) Answer(dst []byte, e *Error, req *Request) ([]byte, bool) {
 	dst = fmt.Appendf(dst, "HTTP/1.1 %d %s\r\n", status, http.StatusText(status))
 	dst = append(dst, "Content-Type: text/plain; charset=utf-8\r\nContent-Length: "...)
 	dst = strconv.AppendInt(dst, int64(len(reason)), 10)
-	dst = append(dst, "\r\nConnection: close\r\n\r\n"...)
+	dst = append(append(append(dst, "\r\n"...), fields...), "\r\n"...)
 	if req == nil || !req.head {
 		dst = append(dst, reason...)
 	}
-	return dst, false
+	return dst
 }
 
 // httpScanner scans one direction of a connection.

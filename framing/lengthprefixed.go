@@ -58,6 +58,9 @@ func (f *lengthPrefixed) encoder(what side) *Encoder {
 // Answer implements Framing. There is no answer that every such protocol knows.
 func (f *lengthPrefixed) Answer(dst []byte, _ *Error, _ *Request) ([]byte, bool) { return dst, false }
 
+// Failure implements Framing: there are no words for it.
+func (f *lengthPrefixed) Failure(*Error, *Request) []byte { return nil }
+
 func (f *lengthPrefixed) suffix(dst []byte, _ *Request) []byte { return dst }
 
 func (f *lengthPrefixed) prefix(dst []byte, length int64) ([]byte, error) {

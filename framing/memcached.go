@@ -85,6 +85,19 @@ func (f *memcached) Answer(dst []byte, e *Error, req *Request) ([]byte, bool) {
 	return append(dst, '\r', '\n'), keep
 }
 
+// Failure implements Framing: the same, with the answer of the fence where the client
+// sees one. It is empty with noreply.
+func (f *memcached) Failure(e *Error, req *Request) []byte {
+	if req != nil && req.fence == mcFenceClassic {
+		return nil
+	}
+	answer, _ := f.Answer(nil, e, req)
+	if req != nil && req.fence == mcFenceMeta {
+		answer = append(answer, "MN\r\n"...)
+	}
+	return answer
+}
+
 // block is the data behind a line that tells its length.
 type block struct {
 	left int64

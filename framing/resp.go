@@ -58,6 +58,12 @@ func (f *resp) Answer(dst []byte, e *Error, _ *Request) ([]byte, bool) {
 	return append(dst, '\r', '\n'), keep
 }
 
+// Failure implements Framing.
+func (f *resp) Failure(e *Error, req *Request) []byte {
+	answer, _ := f.Answer(nil, e, req)
+	return answer
+}
+
 // respScanner scans one direction of a connection.
 type respScanner struct {
 	f    *resp

@@ -186,6 +186,9 @@ func (f *stream) encoder(what side) *Encoder {
 // Answer implements Framing: a stream that fails is reset.
 func (f *stream) Answer(dst []byte, _ *Error, _ *Request) ([]byte, bool) { return dst, false }
 
+// Failure implements Framing: there are no words for it.
+func (f *stream) Failure(*Error, *Request) []byte { return nil }
+
 // pieces scans one direction of a stream.
 type pieces struct {
 	most int64

@@ -158,7 +158,7 @@ func (g *Gateway) translateRule(c *config.Translate) (translate.Rule, error) {
 		Timeouts: translate.Timeouts{
 			Connect: c.Timeouts.Connect, Request: never(c.Timeouts.Request), Idle: never(c.Timeouts.Idle), Write: never(c.Timeouts.Write),
 		},
-		Retry: c.Retry, ProxyIn: c.ProxyIn, ProxyOut: c.ProxyOut,
+		Retry: c.Retry, AnswerFailures: c.AnswerFailures, ProxyIn: c.ProxyIn, ProxyOut: c.ProxyOut,
 	}
 	if c.From.Kind != config.TranslateHoma {
 		rule.Full = g.fullLog(c)

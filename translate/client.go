@@ -38,7 +38,7 @@ type client struct {
 	flushed  bool // something of the answer that is being written has left
 
 	mu      sync.Mutex
-	changed sync.Cond // for the reader
+	changed sync.Cond   // for the reader
 	queue   []*exchange // pushed and not finished, in order
 	unsafe  int         // opened and not finished, of those that change something
 	opening Call        // of current, when it is not in the queue yet

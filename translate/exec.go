@@ -2,6 +2,7 @@ package translate
 
 import (
 	"context"
+	"errors"
 	"io"
 	"net/netip"
 	"sync"
@@ -32,6 +33,7 @@ type exec struct {
 
 	reqMu sync.Mutex
 	req   framing.Request
+	known bool         // req is
 	sent  atomic.Int64 // when all of the request was written; 0: not yet
 
 	server           netip.AddrPort
@@ -108,7 +110,7 @@ func (x *exec) meta() framing.Request {
 func (x *exec) setMeta(req *framing.Request) {
 	if req != nil {
 		x.reqMu.Lock()
-		x.req = *req
+		x.req, x.known = *req, true
 		x.reqMu.Unlock()
 	}
 }
@@ -134,6 +136,26 @@ func (x *exec) serve() error {
 		x.r.retries.Add(1)
 		x.handed = nil
 	}
+}
+
+// explain answers a request that has failed with err in the words of its protocol, and
+// reports whether it has: not if something of the response is on its way.
+func (x *exec) explain(err error) bool {
+	var fault *framing.Error
+	if !x.r.rule.AnswerFailures || x.begun || x.ctx.Err() != nil || errors.Is(err, errClosed) || !errors.As(err, &fault) {
+		return false
+	}
+	var req *framing.Request
+	if x.known {
+		req = &x.req
+	}
+	message := x.r.rule.Framing.Failure(fault, req)
+	if len(message) == 0 || x.w.SetLength(len(message)) != nil {
+		return false
+	}
+	x.begun, x.answer = true, int64(len(message))
+	_, err = x.w.Write(message)
+	return err == nil
 }
 
 // prepare reads a request that fits a buffer, and makes of it what goes on the wire.

@@ -101,8 +101,8 @@ func (r *Reverse) Concurrency() int {
 	return r.rule.Limits.OutstandingAll
 }
 
-// Errors of requests to TCP servers. A Homa client does not see them: its RPC is
-// aborted.
+// Errors of requests to TCP servers. A Homa client sees them with
+// Rule.AnswerFailures only: else its RPC is aborted.
 var (
 	errClosed  = fmt.Errorf("translate: %w", net.ErrClosed)
 	errAllDown = &framing.Error{Fault: framing.Unreachable, Reason: "no server can be reached"}
@@ -124,8 +124,12 @@ func (r *Reverse) ServeRPC(ctx context.Context, req *rpc.Request, w *rpc.Respons
 	defer r.outstanding.Add(-1)
 	x := r.begin(ctx, req, w)
 	err := x.serve()
+	explained := err != nil && x.explain(err)
 	r.record(x, err)
 	x.release()
+	if explained {
+		return nil
+	}
 	return err
 }
 

@@ -27,6 +27,10 @@ type Rule struct {
 	// sent a second time when nobody knows whether it was executed. Without it
 	// no request is ever sent twice.
 	Retry bool
+	// AnswerFailures has a Reverse answer a request that fails before anything of the
+	// response was sent, in the words of the protocol (framing.Failure). Without it, and
+	// where the protocol has none, the RPC is aborted: its client gets no response.
+	AnswerFailures bool
 	// ProxyIn says that each TCP client begins with a header of the PROXY protocol,
 	// version 1 or 2, which tells who it is. Clients without one are reset, so
 	// the socket must be reachable for proxies only. Forward.

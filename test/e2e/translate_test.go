@@ -82,6 +82,11 @@ func newTranslators(t *testing.T, services []service, homa ...string) *translato
 		if strings.Contains(s.framing, "stream") {
 			timeouts = "timeouts: {connect: 2s}"
 		}
+		for _, words := range []service{webService, redisService, cacheService, nameService} {
+			if s.framing == words.framing {
+				timeouts += ", failures: answer"
+			}
+		}
 		far += fmt.Sprintf("  - {name: %s, from: {homa: \":%d\"}, to: {tcp: \"%v\"}, framing: %s, %s}\n",
 			s.name, homaPort+i, s.direct(), s.framing, timeouts)
 	}

@@ -66,10 +66,8 @@ func TestTranslateHTTP(t *testing.T) {
 	w.run("too large", func(w *translators, t *testing.T) {
 		w.file("large", content(31, 1_100_000))
 		got := w.curlStatus(fmt.Sprintf("http://%v/large", webService.through()))
-		// The far gateway gives the RPC up, which Homa tells nobody: the near one waits
-		// in vain.
-		if got != "504" {
-			t.Errorf("a response of more than Homa carries: status %s, want 504", got)
+		if got != "502" {
+			t.Errorf("a response of more than Homa carries: status %s, want 502", got)
 		}
 		_, err := w.WriteFile("upload", string(content(32, 1_100_000)))
 		w.must(err)
