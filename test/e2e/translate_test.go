@@ -2,6 +2,7 @@ package e2e
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -29,9 +30,11 @@ const homaPort = 4000
 //	application ── TCP ── near gateway ── Homa ── far gateway ── TCP ── server
 type service struct {
 	name    string
-	port    uint16 // of the server, and of the near gateway
+	port    uint16 // of the near gateway, and of the server
+	behind  uint16 // of the server, if it is another one
 	framing string // YAML
 	more    string // YAML of further keys of the near rule, such as "retry: true"
+	far     string // the same of the far rule, instead of its usual time-outs
 }
 
 // Framings of real programs.
@@ -44,7 +47,9 @@ var (
 )
 
 // direct and through are the two ways to a service.
-func (s service) direct() netip.AddrPort  { return netip.AddrPortFrom(testnet.ServerAddr, s.port) }
+func (s service) direct() netip.AddrPort {
+	return netip.AddrPortFrom(testnet.ServerAddr, cmp.Or(s.behind, s.port))
+}
 func (s service) through() netip.AddrPort { return netip.AddrPortFrom(doorAddr, s.port) }
 
 // translators is a world without a tunnel: two gateways that translate, with a
@@ -62,7 +67,7 @@ const patient = "timeout: 2s"
 // this name.
 func newTranslators(t *testing.T, services []service, homa ...string) *translators {
 	t.Helper()
-	w := &translators{newWorld(t, options{idle: true}), services}
+	w := &translators{newWorld(t, options{idle: true, limit: 5 * time.Minute}), services}
 	w.must(w.RoutePlain())
 	t.Cleanup(func() {
 		if t.Failed() {
@@ -78,9 +83,9 @@ func newTranslators(t *testing.T, services []service, homa ...string) *translato
 		}
 		near += fmt.Sprintf("  - {name: %s, from: {tcp: \"%v\"}, to: {homa: \"%v:%d\"}, framing: %s%s}\n",
 			s.name, s.through(), testnet.GatewayAddr, homaPort+i, s.framing, more)
-		timeouts := "timeouts: {idle: 1s}"
-		if strings.Contains(s.framing, "stream") {
-			timeouts = "timeouts: {connect: 2s}"
+		further := cmp.Or(s.far, "timeouts: {idle: 1s}")
+		if s.far == "" && strings.Contains(s.framing, "stream") {
+			further = "timeouts: {connect: 2s}"
 		}
 		for _, words := range []service{webService, redisService, cacheService, nameService} {
 			if s.framing == words.framing {
@@ -88,7 +93,7 @@ func newTranslators(t *testing.T, services []service, homa ...string) *translato
 			}
 		}
 		far += fmt.Sprintf("  - {name: %s, from: {homa: \":%d\"}, to: {tcp: \"%v\"}, framing: %s, %s}\n",
-			s.name, homaPort+i, s.direct(), s.framing, timeouts)
+			s.name, homaPort+i, s.direct(), s.framing, further)
 	}
 	fabric := fmt.Sprintf("homa: {%s}", strings.Join(append(homa, patient), ", "))
 	w.gateway = w.start(w.Gateway, lab.Config{Name: "gateway", More: []string{far, fabric}})
