@@ -136,7 +136,8 @@ need-net:
 # Real programs behind translators.
 need-translate:
 	@test/need redis-server redis-cli=redis-tools redis-benchmark=redis-tools haproxy wrk memcached \
-	  memccp=libmemcached-tools memccat=libmemcached-tools dnsmasq=dnsmasq-base dig=bind9-dnsutils tc=iproute2
+	  memccp=libmemcached-tools memccat=libmemcached-tools dnsmasq=dnsmasq-base dig=bind9-dnsutils tc=iproute2 \
+	  psql=postgresql pg_createcluster=postgresql
 # Other implementations of DTLS that the unit tests talk to.
 need-peers:
 	@test/need openssl gnutls-serv=gnutls-bin
