@@ -24,8 +24,13 @@ type pace struct {
 	wait time.Duration
 }
 
-// slowly is a reader's pause after each piece of 64 KiB.
-const slowly = 5 * time.Millisecond
+// slowly is a reader's pause after each piece of 64 KiB, at most.
+func slowly() time.Duration {
+	if long {
+		return 200 * time.Millisecond
+	}
+	return 5 * time.Millisecond
+}
 
 // converse writes a request to a service and returns what comes back until done, or
 // with nil until the server closes. Unlike exchange it may be called by any
@@ -54,7 +59,7 @@ func (w *translators) converse(at netip.AddrPort, request string, done func([]by
 		case err != nil:
 			return string(answer), fmt.Errorf("%v: %w after %d bytes: %.100q", at, err, len(answer), answer)
 		case p.wait > 0:
-			time.Sleep(slowly)
+			time.Sleep(slowly())
 		}
 	}
 }
@@ -189,7 +194,10 @@ func TestTranslateMatrix(t *testing.T) {
 		})
 	}
 
-	const wait = 3 * time.Second // more than Homa's patience
+	wait := 3 * time.Second // more than Homa's patience
+	if long {
+		wait = 14 * time.Second // more than that with a response
+	}
 	phase("slow reader", func(w *translators, p *protocol) map[string]func() error {
 		return map[string]func() error{"waits": func() error { return w.slowReader(p, wait) }}
 	})
@@ -251,7 +259,11 @@ func (w *translators) slowWriter(p *protocol, s *standIn, at pace) map[string]fu
 	return map[string]func() error{
 		"small": func() error { return w.alike(p, p.real, p.small, p.smallDone, at) },
 		"large": func() error {
-			request := p.ask(p.largest, "whole.slow")
+			size := p.largest
+			if long && size > 100_000 {
+				size = 900_000
+			}
+			request := p.ask(size, "whole.slow")
 			answer := p.whole(len(request))
 			if got, err := w.converse(p.fake.through(), request, endsWith(answer), at); err != nil || got != answer {
 				return fmt.Errorf("%.100q, %w", got, err)

@@ -10,6 +10,7 @@ import (
 	"net/netip"
 	"os"
 	"os/exec"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -64,7 +65,7 @@ type translators struct {
 const patient = "timeout: 2s"
 
 // newTranslators starts both gateways for the services; homa holds further keys of
-// this name.
+// this name, and another timeout than patient if need be.
 func newTranslators(t *testing.T, services []service, homa ...string) *translators {
 	t.Helper()
 	w := &translators{newWorld(t, options{idle: true, limit: 5 * time.Minute}), services}
@@ -95,7 +96,10 @@ func newTranslators(t *testing.T, services []service, homa ...string) *translato
 		far += fmt.Sprintf("  - {name: %s, from: {homa: \":%d\"}, to: {tcp: \"%v\"}, framing: %s, %s}\n",
 			s.name, homaPort+i, s.direct(), s.framing, further)
 	}
-	fabric := fmt.Sprintf("homa: {%s}", strings.Join(append(homa, patient), ", "))
+	if !slices.ContainsFunc(homa, func(key string) bool { return strings.HasPrefix(key, "timeout:") }) {
+		homa = append(homa, patient)
+	}
+	fabric := fmt.Sprintf("homa: {%s}", strings.Join(homa, ", "))
 	w.gateway = w.start(w.Gateway, lab.Config{Name: "gateway", More: []string{far, fabric}})
 	w.client = w.start(w.Sites[0].Gateway, lab.Config{Name: "client", More: []string{near, fabric}})
 	return w
