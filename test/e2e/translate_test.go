@@ -89,8 +89,8 @@ func newTranslators(t *testing.T, services []service, homa ...string) *translato
 			further = "timeouts: {connect: 2s}"
 		}
 		for _, words := range []service{webService, redisService, cacheService, nameService} {
-			if s.framing == words.framing {
-				timeouts += ", failures: answer"
+			if s.far == "" && s.framing == words.framing {
+				further += ", failures: answer"
 			}
 		}
 		far += fmt.Sprintf("  - {name: %s, from: {homa: \":%d\"}, to: {tcp: \"%v\"}, framing: %s, %s}\n",
