@@ -77,7 +77,7 @@ func (x *exec) pass(c *serverConn, r *framing.Result) error {
 	}
 	var err error
 	switch {
-	case r.Length < 0 || feeds && !x.begun:
+	case r.Length < 0 || feeds && !x.begun || x.waitsForEnd(r):
 		if !x.held.add(r.Data) {
 			return errBuffered
 		}
@@ -96,6 +96,16 @@ func (x *exec) pass(c *serverConn, r *framing.Result) error {
 		}
 	}
 	return nil
+}
+
+// wholeResponse is up to how many bytes a response begins only when it has ended, if
+// a failure before that is to be told. Our choice: a server writes so much at once as
+// a rule.
+const wholeResponse = 32 << 10
+
+// waitsForEnd reports whether more has to come of a response before it may begin.
+func (x *exec) waitsForEnd(r *framing.Result) bool {
+	return x.r.rule.AnswerFailures && !x.begun && !r.End && r.Length <= wholeResponse
 }
 
 // feeds reports whether the request is still being sent.

@@ -48,8 +48,14 @@ func TestTranslateToldFailures(t *testing.T) {
 	}))
 	w.cases(each(ps, func(p *protocol) map[string]func() error { return w.badResponses(p, standIns[p]) }))
 	for _, p := range ps {
-		if r := w.rule(w.client, p.fake.name); r.Failed["timeout"] > 0 {
-			t.Errorf("%s: the client was told that the server is silent: %v", p.fake.name, r.Failed)
+		// The one that breaks off within a large response, of which a part has left:
+		// Homa has no word for that.
+		want := uint64(1)
+		if p.largest <= 32<<10 {
+			want = 0
+		}
+		if r := w.rule(w.client, p.fake.name); r.Failed["timeout"] != want {
+			t.Errorf("%s: %d clients were told that the server is silent, want %d: %v", p.fake.name, r.Failed["timeout"], want, r.Failed)
 		}
 	}
 	w.clean(before)
