@@ -87,7 +87,7 @@ var translatorDefects = []defect{
 	{"head too small", "type: resp", "type: resp, head: 100", `10:31: translate[1].framing.head: 100 is not in 512B to 1MiB`},
 	{"depth too large", "type: resp", "type: resp, depth: 129", `10:32: translate[1].framing.depth: 129 is not in 1 to 128`},
 	{"bad connection_state", "type: resp", "type: resp, connection_state: keep", `10:43: translate[1].framing.connection_state: "keep" is not one of refuse, pass`},
-	{"stream without room", "type: resp", "type: stream, max: 32", `10:32: translate[1].framing.max: 32 leaves no room behind the 32 bytes of a header`},
+	{"stream without room", "type: resp", "type: stream, max: 32", `10:32: translate[1].framing.max: 32 leaves no room behind the 40 bytes of a header`},
 
 	// Limits and the rest.
 	{"no connections", lp, lp + "\n  limits: {connections: 0}", `7:25: translate[0].limits.connections: 0 is not in 1 to 1048576`},
@@ -98,6 +98,8 @@ var translatorDefects = []defect{
 	{"times of TCP servers", lp, lp + "\n  timeouts: {connect: 1s}", `7:23: translate[0].timeouts.connect: is about TCP servers, and that of this rule speaks Homa`},
 	{"times of TCP clients", "type: resp}", "type: resp}\n  timeouts: {write: 1s}", `11:21: translate[1].timeouts.write: is about TCP clients, and those of this rule speak Homa`},
 	{"bad times", lp, lp + "\n  timeouts: {request: 25h, idle: 500ms, write: soon}", "7:23: translate[0].timeouts.request: 25h is not in 0s to 24h\n7:34: translate[0].timeouts.idle: 500ms is not in 1s to 720h, nor 0s for off\n7:48: translate[0].timeouts.write: \"soon\" is not a duration such as 500ms, 15s or 1h30m"},
+	{"outage of requests", lp, lp + "\n  timeouts: {outage: 2s}", `7:22: translate[0].timeouts.outage: is about connections that go on, which only stream framing has: a request is not repeated`},
+	{"outage without end", "type: resp}", "type: stream}\n  timeouts: {outage: 0s}", `11:22: translate[1].timeouts.outage: 0s is not in 1s to 24h`},
 	{"connect without end", "type: resp}", "type: resp}\n  timeouts: {connect: 0s}", `11:23: translate[1].timeouts.connect: 0s is not in 1ms to 2m`},
 	{"bad retry", lp, lp + "\n  retry: once", `7:10: translate[0].retry: wants true or false, not the text "once"`},
 	{"retry of a stream", lp, "framing: {type: stream}\n  retry: true", `7:10: translate[0].retry: is about requests, and a stream has none`},

@@ -42,6 +42,7 @@ translate:
   from: {homa: ":4022"}
   to: {tcp: ["127.0.0.1:22"]}
   framing: {type: stream}
+  timeouts: {outage: 2m}
 - name: names
   from: {homa: ":4053"}
   to: {tcp: ["127.0.0.1:53"]}
@@ -76,7 +77,7 @@ homa:
 		Limits: TranslateLimits{
 			Connections: 1, Outstanding: 2, OutstandingAll: 3, Buffer: 128 << 10, ServerConnections: 64, Pipeline: 32,
 		},
-		Timeouts: TranslateTimeouts{Connect: 5 * time.Second},
+		Timeouts: TranslateTimeouts{Connect: 5 * time.Second, Outage: time.Minute},
 		Retry:    true, ProxyIn: true, AccessLog: true,
 	}
 	lines := DefaultTranslate(TranslateTCP, false)
@@ -93,6 +94,7 @@ homa:
 	shell.Name, shell.From = "shell", TranslateFrom{TranslateHoma, netip.AddrPortFrom(netip.Addr{}, 4022)}
 	shell.To = TranslateTo{Kind: TranslateTCP, Addrs: addrPorts("127.0.0.1:22")}
 	shell.Framing = framing.Config{Type: "stream", Max: framing.DefaultMax}
+	shell.Timeouts.Outage = 2 * time.Minute
 	names := DefaultTranslate(TranslateTCP, false)
 	names.Name, names.From = "names", TranslateFrom{TranslateHoma, netip.AddrPortFrom(netip.Addr{}, 4053)}
 	names.To = TranslateTo{Kind: TranslateTCP, Addrs: addrPorts("127.0.0.1:53")}

@@ -190,6 +190,10 @@ func (p *parser) translateNumbers(r *rawTranslate, t *Translate) {
 	o.Request = p.durationOrOff(&times.request, o.Request, time.Millisecond, 24*time.Hour)
 	o.Idle = p.durationOrOff(&times.idle, o.Idle, time.Second, 720*time.Hour)
 	o.Write = p.durationOrOff(&times.write, o.Write, time.Second, 24*time.Hour)
+	o.Outage = p.duration(&times.outage, o.Outage, time.Second, 24*time.Hour)
+	if times.outage.ok() && t.Framing.Type != "" && t.Framing.Type != framing.TypeStream {
+		p.errorf(&times.outage.at, "is about connections that go on, which only stream framing has: a request is not repeated")
+	}
 	t.Retry = p.boolean(&r.retry, false)
 	if t.Retry && t.Framing.Type == framing.TypeStream {
 		p.errorf(&r.retry.at, "is about requests, and a stream has none")

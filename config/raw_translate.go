@@ -118,11 +118,13 @@ func (r *rawLimits) fields() []field {
 
 type rawTimeouts struct {
 	at
-	connect, request, idle, write scalar
+	connect, request, idle, write, outage scalar
 }
 
 func (r *rawTimeouts) fields() []field {
-	return []field{{"connect", &r.connect}, {"request", &r.request}, {"idle", &r.idle}, {"write", &r.write}}
+	return []field{
+		{"connect", &r.connect}, {"request", &r.request}, {"idle", &r.idle}, {"write", &r.write}, {"outage", &r.outage},
+	}
 }
 
 type rawProxyProtocol struct {

@@ -102,6 +102,10 @@ type TranslateTimeouts struct {
 	// Write is how long a TCP client may take nothing of what it is sent: 1s to 24h.
 	// Default: 1m. Only to Homa.
 	Write time.Duration
+	// Outage is how long a connection of stream framing outlives that nothing is heard
+	// of the other gateway: 1s to 24h, never zero. Default: 1m. Only with stream
+	// framing.
+	Outage time.Duration
 }
 
 // DefaultTranslate returns a rule with the defaults of all keys that have one.
@@ -113,6 +117,7 @@ func DefaultTranslate(to TranslateKind, stream bool) Translate {
 		},
 		Timeouts: TranslateTimeouts{
 			Connect: 5 * time.Second, Request: 30 * time.Second, Idle: 5 * time.Minute, Write: time.Minute,
+			Outage: time.Minute,
 		},
 	}
 	if to == TranslateTCP {

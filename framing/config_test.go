@@ -29,7 +29,7 @@ func TestNewNamesTheKey(t *testing.T) {
 		{Config{Type: "delimiter", Delimiter: make([]byte, 65)}, "delimiter: has 65 bytes, which is not in 1 to 64"},
 		{Config{Type: "delimiter", Delimiter: []byte("abc"), Max: 2}, "max: 2 is less than the delimiter"},
 		{Config{Type: "dns", Max: 11}, "max: 11 is less than the 12 bytes of a DNS header"},
-		{Config{Type: "stream", Max: 32}, "max: 32 leaves no room behind the 32 bytes of a header"},
+		{Config{Type: "stream", Max: 32}, "max: 32 leaves no room behind the 40 bytes of a header"},
 		{Config{Type: "http1", Pipeline: true}, "pipeline: messages of type http1 do not have it"},
 	} {
 		f, err := New(c.config)

@@ -90,14 +90,14 @@ func TestEncoderGoesOn(t *testing.T) {
 }
 
 func TestChunk(t *testing.T) {
-	c := Chunk{Flags: ChunkOpen | ChunkFin | ChunkPoll, Length: 3, Stream: 0x0102030405060708, Limit: 1 << 20}
+	c := Chunk{Flags: ChunkOpen | ChunkFin, Length: 3, Stream: 0x0102030405060708, Limit: 1 << 20, Received: 5}
 	b := c.Append(nil)
-	if want := "T\x01\x0b\x00\x00\x00\x00\x03\x01\x02\x03\x04\x05\x06\x07\x08" +
-		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00"; string(b) != want {
+	if want := "T\x02\x03\x00\x00\x00\x00\x03\x01\x02\x03\x04\x05\x06\x07\x08" +
+		"\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x10\x00\x00\x00\x00\x00\x00\x00\x00\x00\x05"; string(b) != want {
 		t.Errorf("%q, want %q", b, want)
 	}
 	var d Chunk
-	if err := d.Decode(append(b, "abc"...), 35); err != nil || d != c {
+	if err := d.Decode(append(b, "abc"...), 43); err != nil || d != c {
 		t.Errorf("%+v: %v", d, err)
 	}
 	for _, bad := range []struct {
@@ -106,16 +106,18 @@ func TestChunk(t *testing.T) {
 		length int64
 		want   string
 	}{
-		{0, 'T', 31, "shorter than its header"},
-		{0, 'U', 35, "begins with"},
-		{1, 2, 35, "begins with"},
-		{2, 0x1b, 35, "unknown flags 0x10"},
-		{2, 0x0f, 35, "a reset and more"},
-		{3, 1, 35, "a reason and is no reset"},
-		{7, 4, 35, "tells of 4 bytes"},
-		{7, 3, 36, "tells of 3 bytes"},
-		{23, 1, 35, "opens a stream at offset 1"},
-		{24, 0x40, 35, "beyond the largest offset"},
+		{0, 'T', 39, "shorter than its header"},
+		{0, 'U', 43, "begins with"},
+		{1, 1, 43, "begins with"},
+		{2, 0x1b, 43, "unknown flags 0x10"},
+		{2, 0x0f, 43, "a reset and more"},
+		{2, 0x08, 43, "a poll and more"},
+		{3, 1, 43, "a reason and is no reset"},
+		{7, 4, 43, "tells of 4 bytes"},
+		{7, 3, 44, "tells of 3 bytes"},
+		{23, 1, 43, "opens a stream at offset 1"},
+		{24, 0x40, 43, "beyond the largest offset"},
+		{32, 0x40, 43, "beyond the largest offset"},
 	} {
 		b := c.Append(nil)
 		b[bad.at] = bad.to

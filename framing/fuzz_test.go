@@ -268,10 +268,10 @@ func FuzzHTTP1(f *testing.F) {
 }
 
 func FuzzStream(f *testing.F) {
-	f.Add((&Chunk{Flags: ChunkOpen | ChunkFin, Length: 2, Stream: 7, Limit: 1 << 20}).Append(nil), int64(34))
-	f.Add((&Chunk{Flags: ChunkReset, Reason: ResetTimeout, Stream: 7, Offset: 99}).Append(nil), int64(32))
+	f.Add((&Chunk{Flags: ChunkOpen | ChunkFin, Length: 2, Stream: 7, Limit: 1 << 20}).Append(nil), int64(42))
+	f.Add((&Chunk{Flags: ChunkReset, Reason: ResetTimeout, Stream: 7, Offset: 99, Received: 7}).Append(nil), int64(40))
 	f.Fuzz(func(t *testing.T, input []byte, length int64) {
-		dirty := Chunk{1, 2, 3, 4, 5, 6}
+		dirty := Chunk{1, 2, 3, 4, 5, 6, 7}
 		if err := dirty.Decode(input, length); err != nil {
 			if dirty != (Chunk{}) || err.(*Error).Fault != Malformed {
 				t.Fatalf("%v: %+v", err, dirty)

@@ -6,11 +6,11 @@ import (
 )
 
 // ChunkHeaderLen is the size of the header of a [Chunk].
-const ChunkHeaderLen = 32
+const ChunkHeaderLen = 40
 
 const (
 	chunkMagic   = 0x54 // T
-	chunkVersion = 1
+	chunkVersion = 2
 )
 
 // ChunkFlags are marks in the bytes of a stream.
@@ -26,7 +26,8 @@ const (
 	// ChunkReset ends both directions at once, for Reason. There is no data.
 	ChunkReset
 	// ChunkPoll, in requests, asks for a response that waits until there is data,
-	// an end, a reset, or a higher limit to tell.
+	// an end or a reset to tell. There is no data, and Offset is the number of the
+	// poll.
 	ChunkPoll
 
 	chunkKnown = ChunkOpen | ChunkFin | ChunkReset | ChunkPoll
@@ -60,6 +61,9 @@ func (r ResetReason) String() string {
 	return fmt.Sprintf("reason %d", uint8(r))
 }
 
+// ChunkPlaces is how many polls of a stream may be under way.
+const ChunkPlaces = 8
+
 // MaxOffsetInStream is the largest offset in one direction of a stream.
 const MaxOffsetInStream = 1<<62 - 1
 
@@ -70,7 +74,7 @@ const MaxOffsetInStream = 1<<62 - 1
 //	 0                   1                   2                   3
 //	 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1 2 3 4 5 6 7 8 9 0 1
 //	+---------------+---------------+---------------+---------------+
-//	|  magic 0x54   |   version 1   |0 0 0 0|P|R|F|O|    reason     |
+//	|  magic 0x54   |   version 2   |0 0 0 0|P|R|F|O|    reason     |
 //	+---------------+---------------+---------------+---------------+
 //	|                        length of the data                     |
 //	+---------------------------------------------------------------+
@@ -83,9 +87,18 @@ const MaxOffsetInStream = 1<<62 - 1
 //	|                           limit (64)                          |
 //	|                                                               |
 //	+---------------------------------------------------------------+
+//	|                          received (64)                        |
+//	|                                                               |
+//	+---------------------------------------------------------------+
 //
 // RPCs run in parallel and may overtake each other, so that a receiver orders
-// chunks by their offsets; no offset is sent twice with different bytes.
+// chunks by their offsets. An RPC that fails is repeated: no offset is sent twice
+// with different bytes, and a receiver drops what it has.
+//
+// Polls have [ChunkPlaces] places; poll n is in place n modulo ChunkPlaces. Each
+// poll in a place, a repeated one too, has a higher number than those before it, and
+// there is no other under way whose response is still wanted. Bytes that were sent
+// in response to a poll and are not Received are sent again to the next in its place.
 type Chunk struct {
 	Flags ChunkFlags
 	// Reason counts with ChunkReset only and is 0 otherwise.
@@ -95,15 +108,20 @@ type Chunk struct {
 	// Stream names the stream: a random number that the opener draws.
 	Stream uint64
 	// Offset is the place of the first byte of data in this direction, from 0. It
-	// is what numbers the chunks. Without data it is where the direction stands.
+	// is what numbers the chunks. Without data it is where the direction stands,
+	// but in a poll its number.
 	Offset uint64
 	// Limit is the offset up to which the sender of this chunk takes bytes of the
 	// opposite direction (at most MaxOffsetInStream). It never goes down; the
 	// highest that has arrived counts.
 	Limit uint64
+	// Received is the offset up to which the sender of this chunk has bytes of the
+	// opposite direction, without a gap, and will not want them again. The end counts
+	// as one more byte. It never goes down.
+	Received uint64
 }
 
-// Append appends the 32 bytes of the header to dst. It panics when c breaks the
+// Append appends the 40 bytes of the header to dst. It panics when c breaks the
 // rules of Decode.
 func (c *Chunk) Append(dst []byte) []byte {
 	if err := c.check(); err != nil {
@@ -113,11 +131,12 @@ func (c *Chunk) Append(dst []byte) []byte {
 	dst = binary.BigEndian.AppendUint32(dst, c.Length)
 	dst = binary.BigEndian.AppendUint64(dst, c.Stream)
 	dst = binary.BigEndian.AppendUint64(dst, c.Offset)
-	return binary.BigEndian.AppendUint64(dst, c.Limit)
+	dst = binary.BigEndian.AppendUint64(dst, c.Limit)
+	return binary.BigEndian.AppendUint64(dst, c.Received)
 }
 
 // Decode reads the header at the front of a message of length bytes, of which b
-// holds at least the first 32 where there are so many. Every field is set. The
+// holds at least the first 40 where there are so many. Every field is set. The
 // error is an [*Error]; c is zero then.
 func (c *Chunk) Decode(b []byte, length int64) error {
 	*c = Chunk{}
@@ -129,10 +148,11 @@ func (c *Chunk) Decode(b []byte, length int64) error {
 	}
 	d := Chunk{
 		Flags: ChunkFlags(b[2]), Reason: ResetReason(b[3]),
-		Length: binary.BigEndian.Uint32(b[4:]),
-		Stream: binary.BigEndian.Uint64(b[8:]),
-		Offset: binary.BigEndian.Uint64(b[16:]),
-		Limit:  binary.BigEndian.Uint64(b[24:]),
+		Length:   binary.BigEndian.Uint32(b[4:]),
+		Stream:   binary.BigEndian.Uint64(b[8:]),
+		Offset:   binary.BigEndian.Uint64(b[16:]),
+		Limit:    binary.BigEndian.Uint64(b[24:]),
+		Received: binary.BigEndian.Uint64(b[32:]),
 	}
 	if int64(d.Length) != length-ChunkHeaderLen {
 		return malformed("a chunk tells of %d bytes of data and holds %d", d.Length, length-ChunkHeaderLen)
@@ -152,9 +172,11 @@ func (c *Chunk) check() error {
 		return malformed("a chunk has a reason and is no reset")
 	case c.Flags&ChunkReset != 0 && (c.Length != 0 || c.Flags&^ChunkReset != 0):
 		return malformed("a chunk is a reset and more")
+	case c.Flags&ChunkPoll != 0 && (c.Length != 0 || c.Flags&^ChunkPoll != 0):
+		return malformed("a chunk is a poll and more")
 	case c.Flags&ChunkOpen != 0 && c.Offset != 0:
 		return malformed("a chunk opens a stream at offset %d", c.Offset)
-	case c.Offset > MaxOffsetInStream-uint64(c.Length) || c.Limit > MaxOffsetInStream:
+	case c.Offset > MaxOffsetInStream-uint64(c.Length) || c.Limit > MaxOffsetInStream || c.Received > MaxOffsetInStream:
 		return malformed("a chunk goes beyond the largest offset of a stream")
 	}
 	return nil

@@ -157,6 +157,7 @@ func (g *Gateway) translateRule(c *config.Translate) (translate.Rule, error) {
 		},
 		Timeouts: translate.Timeouts{
 			Connect: c.Timeouts.Connect, Request: never(c.Timeouts.Request), Idle: never(c.Timeouts.Idle), Write: never(c.Timeouts.Write),
+			Outage: c.Timeouts.Outage,
 		},
 		Retry: c.Retry, AnswerFailures: c.AnswerFailures, ProxyIn: c.ProxyIn, ProxyOut: c.ProxyOut,
 	}

@@ -33,6 +33,7 @@ type Forward struct {
 	dial                 Dialer
 	tracer               *ruleTracer
 	idle, request, write time.Duration
+	outage               time.Duration
 
 	clients chan struct{} // a token for each client
 	places  chan struct{} // a token for each request under way
@@ -64,6 +65,7 @@ func NewForward(rule Rule, to netip.AddrPort, dial Dialer, tracer *Tracer) (*For
 		idle:    orUsual(rule.Timeouts.Idle, usual),
 		request: orUsual(rule.Timeouts.Request, defaultRequest),
 		write:   orUsual(rule.Timeouts.Write, defaultWrite),
+		outage:  orUsual(rule.Timeouts.Outage, defaultOutage),
 		clients: make(chan struct{}, rule.Limits.Conns),
 		places:  make(chan struct{}, rule.Limits.OutstandingAll),
 		large:   &buffers{size: max(traits.Window, largeBuffer)},

@@ -28,6 +28,8 @@ type Reverse struct {
 	dial                   Dial
 	tracer                 *ruleTracer
 	connect, request, idle time.Duration
+	hold                   time.Duration // of polls
+	silence                time.Duration // after which a stream is forsaken
 	base                   time.Time
 	large                  *buffers
 	spare                  sync.Pool // of *exec
@@ -76,6 +78,8 @@ func NewReverse(rule Rule, servers []netip.AddrPort, dial Dial, tracer *Tracer) 
 		connect: orUsual(rule.Timeouts.Connect, defaultConnect),
 		request: orUsual(rule.Timeouts.Request, defaultRequest),
 		idle:    orUsual(rule.Timeouts.Idle, usual),
+		hold:    pollHold,
+		silence: orUsual(rule.Timeouts.Outage, defaultOutage) + pollHold,
 		base:    time.Now(),
 		large:   &buffers{size: max(traits.Window, largeBuffer)},
 		open:    map[*serverConn]struct{}{},

@@ -19,8 +19,10 @@ import (
 const (
 	// streamCheck is how often streams are looked at.
 	streamCheck = 5 * time.Second
-	// streamTombstone is how long a stream that has ended is remembered for the polls
-	// that were on their way. Our choice: more than a message lives.
+	// streamTombstone is how long a stream that has ended is remembered at least for
+	// the chunks that were on their way, unless they are too many. Our choice: more
+	// than a message lives. Those that are repeated may come as long as a stream is
+	// not forsaken.
 	streamTombstone = 10 * time.Second
 )
 
@@ -28,6 +30,33 @@ const (
 type streamKey struct {
 	client netip.AddrPort
 	id     uint64
+}
+
+// errRepeated ends a handler whose RPC its client has repeated, and does not wait for.
+var errRepeated = &framing.Error{Fault: framing.Truncated, Reason: "the chunk was sent again"}
+
+// segment is bytes of the server on their way: a whole response, header and data.
+type segment struct {
+	buf     []byte
+	lent    bool
+	end     uint64 // offset behind the data
+	users   int    // handlers that send it
+	dropped bool
+}
+
+// release gives the buffer back if nobody needs it. It needs mu of the stream.
+func (g *segment) release() {
+	if g.dropped && g.users == 0 {
+		giveChunkBuffer(g.buf, g.lent)
+		g.buf, g.lent = nil, false
+	}
+}
+
+// reversePlace is one of those that polls have.
+type reversePlace struct {
+	number uint64         // of the latest poll
+	latest *framing.Chunk // and its handler's
+	sent   *segment       // in answer to it or one before it; nil when it was received
 }
 
 // reverseStream is a connection to a TCP server whose bytes go to another gateway. It
@@ -39,17 +68,22 @@ type reverseStream struct {
 	server *server
 	conn   net.Conn
 	base   time.Time
-	rpc    uint64 // the id of the RPC that opened it
-	trace  homa.RPCStats
+	ready  chan struct{} // closed when conn is there, or closed set
 
 	mu       sync.Mutex
+	rpc      uint64        // the id of the RPC that opened it
+	trace    homa.RPCStats // of all RPCs that are over
 	changed  sync.Cond
 	credit   credit
 	up       uint64 // written to the server
 	writing  bool
+	takers   map[uint64]*framing.Chunk // the latest with bytes at an offset, of those that wait
 	upFin    bool
 	down     uint64 // read from the server
-	limit    uint64 // up to where the client's side takes them
+	received uint64 // by the client's side; one more than down with the end
+	limit    uint64 // up to where it takes them
+	places   [maxPollers]reversePlace
+	pending  *segment // read, in answer to no poll yet
 	reading  bool
 	size     int  // of the next read
 	downFin  bool // read
@@ -75,29 +109,33 @@ func (r *Reverse) serveChunk(ctx context.Context, req *rpc.Request, w *rpc.Respo
 	r.mu.Lock()
 	s := r.streams[key]
 	r.mu.Unlock()
-	switch {
-	case h.Flags&framing.ChunkOpen != 0:
-		if s != nil {
-			s.reset(framing.ResetProtocol, nil)
-			return respond(w, &framing.Chunk{Flags: framing.ChunkReset, Reason: framing.ResetProtocol, Stream: h.Stream}, nil)
+	reason := framing.ResetUnknownStream
+	if s == nil && h.Flags&framing.ChunkOpen != 0 {
+		if s, err = r.openStream(req, &h); err != nil {
+			reason = resetReason(err)
 		}
-		if s, err = r.openStream(ctx, req, &h); err != nil {
-			return respond(w, &framing.Chunk{Flags: framing.ChunkReset, Reason: resetReason(err), Stream: h.Stream}, nil)
-		}
-	case s == nil:
-		return respond(w, &framing.Chunk{Flags: framing.ChunkReset, Reason: framing.ResetUnknownStream, Stream: h.Stream}, nil)
 	}
-	s.enter(&h)
-	defer s.leave()
+	if s == nil {
+		return respond(w, &framing.Chunk{Flags: framing.ChunkReset, Reason: reason, Stream: h.Stream}, nil)
+	}
+	s.enter(req, &h)
+	defer s.leave(req)
+	select {
+	case <-s.ready:
+	case <-ctx.Done():
+		return errRepeated
+	}
 	if h.Flags&framing.ChunkReset != 0 {
 		s.reset(h.Reason, nil)
 		return respond(w, &framing.Chunk{Stream: h.Stream}, nil)
 	}
-	if h.Length > 0 || h.Flags&framing.ChunkFin != 0 {
-		s.take(ctx, &h, buf[framing.ChunkHeaderLen:])
-	}
 	if h.Flags&framing.ChunkPoll != 0 {
-		return s.poll(ctx, w)
+		return s.poll(ctx, w, &h)
+	}
+	if h.Length > 0 || h.Flags&framing.ChunkFin != 0 {
+		if err := s.take(ctx, &h, buf[framing.ChunkHeaderLen:]); err != nil {
+			return err
+		}
 	}
 	answer := s.header()
 	return respond(w, &answer, nil)
@@ -110,6 +148,11 @@ func respond(w *rpc.ResponseWriter, h *framing.Chunk, buf []byte) error {
 	}
 	h.Length = uint32(len(buf) - framing.ChunkHeaderLen)
 	h.Append(buf[:0])
+	return respondWith(w, buf)
+}
+
+// respondWith sends a whole response.
+func respondWith(w *rpc.ResponseWriter, buf []byte) error {
 	if err := w.SetLength(len(buf)); err != nil {
 		return err
 	}
@@ -117,48 +160,70 @@ func respond(w *rpc.ResponseWriter, h *framing.Chunk, buf []byte) error {
 	return err
 }
 
-// openStream connects a new stream to the server with the fewest of them.
-func (r *Reverse) openStream(ctx context.Context, req *rpc.Request, h *framing.Chunk) (*reverseStream, error) {
+// openStream connects a new stream to the server with the fewest of them. The RPC may
+// be repeated meanwhile, and must not connect twice: hence what it fails with is the
+// stream's, and its end is not that of the connecting.
+func (r *Reverse) openStream(req *rpc.Request, h *framing.Chunk) (*reverseStream, error) {
+	now := time.Now()
 	s := &reverseStream{
-		r: r, key: streamKey{req.Client(), h.Stream}, base: time.Now(), rpc: req.ID(), trace: req.Stats(),
-		size: smallBuffer, entered: time.Now(), heard: time.Now(), moved: time.Now(),
+		r: r, key: streamKey{req.Client(), h.Stream}, base: now, rpc: req.ID(), ready: make(chan struct{}),
+		size: smallBuffer, entered: now, heard: now, moved: now,
 	}
 	s.changed.L = &s.mu
-	var err error
 	if int(r.counters.streams.Add(1)) > r.rule.Limits.ServerConns {
-		err = errTooMany
-	} else {
-		err = s.connect(ctx)
+		r.counters.streams.Add(-1)
+		s.report(errTooMany)
+		return nil, errTooMany
 	}
-	if err == nil {
-		s.credit = newCredit(&r.buffered)
-		s.server.streams.Add(1)
-		r.conns.Add(1)
-		r.connsTotal.Add(1)
-		if !r.enroll(s) {
-			s.reset(framing.ResetUnspecified, errClosed)
-			return nil, errClosed
+	if other, err := r.enroll(s); other != s {
+		r.counters.streams.Add(-1)
+		return other, err
+	}
+	defer close(s.ready)
+	server, conn, err := s.connect()
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.heard = time.Now()
+	if err == nil && s.closed {
+		reset(conn)
+		err = errClosed
+	}
+	if err != nil {
+		if !s.closed {
+			s.closed, s.reason = true, resetReason(err)
 		}
+		s.over = true
+		r.counters.streams.Add(-1)
+		s.report(err)
 		return s, nil
 	}
-	r.counters.streams.Add(-1)
-	s.report(err)
-	return nil, err
+	s.server, s.conn = server, conn
+	s.credit = newCredit(&r.buffered)
+	server.streams.Add(1)
+	r.conns.Add(1)
+	r.connsTotal.Add(1)
+	return s, nil
 }
 
-// enroll makes a stream known to the RPCs that follow, unless the Reverse is closed.
-func (r *Reverse) enroll(s *reverseStream) bool {
+// enroll makes a stream known to the RPCs that follow, and returns it, unless another
+// RPC has done so with the same or the Reverse is closed.
+func (r *Reverse) enroll(s *reverseStream) (*reverseStream, error) {
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	if r.closed || r.streams[s.key] != nil { // another RPC opened it at the same time
-		return false
+	if r.closed {
+		return nil, errClosed
 	}
-	if len(r.streams) >= 2*r.rule.Limits.ServerConns {
-		maps.DeleteFunc(r.streams, func(_ streamKey, s *reverseStream) bool { return s.overSince(0) })
+	if other := r.streams[s.key]; other != nil {
+		return other, nil
+	}
+	for _, age := range []time.Duration{streamTombstone, 0} {
+		if len(r.streams) >= 2*r.rule.Limits.ServerConns {
+			maps.DeleteFunc(r.streams, func(_ streamKey, s *reverseStream) bool { return s.overSince(age) })
+		}
 	}
 	r.streams[s.key] = s
 	r.arm()
-	return true
+	return s, nil
 }
 
 // overSince reports that the stream has ended that long ago.
@@ -171,7 +236,7 @@ func (s *reverseStream) overSince(d time.Duration) bool {
 // checkStreams forgets streams that have ended and ends those that were left alone.
 // It needs mu.
 func (r *Reverse) checkStreams() {
-	if time.Since(r.checked) < min(streamCheck, r.idle/4) {
+	if time.Since(r.checked) < min(streamCheck, r.idle/4, r.silence/4) {
 		return
 	}
 	r.checked = time.Now()
@@ -179,23 +244,24 @@ func (r *Reverse) checkStreams() {
 		s.mu.Lock()
 		defer s.mu.Unlock()
 		switch {
-		case s.handlers == 0 && time.Since(s.heard) >= streamSilence:
+		case s.conn == nil: // it is being connected, or could not be
+		case s.handlers == 0 && time.Since(s.heard) >= r.silence:
 			s.end(framing.ResetTimeout, errForsaken)
 		case time.Since(s.moved) >= r.idle:
 			s.end(framing.ResetTimeout, errIdle)
 		}
-		return s.over && time.Since(s.heard) >= streamTombstone
+		return s.over && time.Since(s.heard) >= max(streamTombstone, r.silence)
 	})
 }
 
 // connect tries the servers that are up, the one with the fewest streams first.
-func (s *reverseStream) connect(ctx context.Context) error {
+func (s *reverseStream) connect() (*server, net.Conn, error) {
 	r := s.r
 	r.mu.Lock()
 	up := append([]*server(nil), r.byWork()...)
 	if len(up) == 0 {
 		defer r.mu.Unlock()
-		return r.allFailed()
+		return nil, nil, r.allFailed()
 	}
 	r.mu.Unlock()
 	var failed *connectError
@@ -203,39 +269,62 @@ func (s *reverseStream) connect(ctx context.Context) error {
 		r.mu.Lock()
 		server.dialing++
 		r.mu.Unlock()
-		conn, err := r.dialServer(ctx, server, s.key.client)
+		conn, err := r.dialServer(r.ctx, server, s.key.client)
 		r.mu.Lock()
-		err = r.dialed(ctx, server, conn, err)
+		err = r.dialed(r.ctx, server, conn, err)
 		r.mu.Unlock()
 		switch err {
 		case nil:
-			s.server, s.conn = server, conn
-			return nil
+			return server, conn, nil
 		case errClosed:
-			return err
+			return nil, nil, err
 		}
-		if failed = failed.and(server.addr, err); ctx.Err() != nil {
+		if failed = failed.and(server.addr, err); r.ctx.Err() != nil {
 			break
 		}
 	}
-	return failed
+	return nil, nil, failed
 }
 
 // enter counts a handler and takes note of its chunk.
-func (s *reverseStream) enter(h *framing.Chunk) {
+func (s *reverseStream) enter(req *rpc.Request, h *framing.Chunk) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	s.handlers++
 	s.entered = time.Now()
+	if h.Flags&framing.ChunkOpen != 0 {
+		s.rpc = req.ID()
+	}
 	if h.Limit > s.limit {
 		s.limit = h.Limit
 		s.changed.Broadcast()
 	}
+	if h.Received > s.received {
+		s.receive(h.Received)
+	}
 }
 
-func (s *reverseStream) leave() {
+// receive forgets bytes that have arrived. It needs mu.
+func (s *reverseStream) receive(to uint64) {
+	if to > s.down && !(s.downFin && to == s.down+1) {
+		s.end(framing.ResetProtocol, nil)
+		return
+	}
+	s.received = to
+	for i := range s.places {
+		if p := &s.places[i]; p.sent != nil && p.sent.end <= to {
+			p.sent.dropped = true
+			p.sent.release()
+			p.sent = nil
+		}
+	}
+	s.changed.Broadcast()
+}
+
+func (s *reverseStream) leave(req *rpc.Request) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
+	addRPC(&s.trace, req.Stats())
 	s.handlers--
 	s.heard = time.Now()
 }
@@ -251,36 +340,34 @@ func (s *reverseStream) headerLocked() framing.Chunk {
 	if s.closed {
 		return framing.Chunk{Flags: framing.ChunkReset, Reason: s.reason, Stream: s.key.id}
 	}
-	return framing.Chunk{Stream: s.key.id, Offset: s.down, Limit: s.up + uint64(s.credit.window)}
+	h := framing.Chunk{Stream: s.key.id, Offset: s.down, Limit: s.up + uint64(s.credit.window), Received: s.up}
+	if s.upFin {
+		h.Received++
+	}
+	return h
 }
 
 // take writes bytes of the client, or passes its end on, when what is before them was.
-func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte) {
+// What was written already it leaves out. An error means that nobody waits for an
+// answer.
+func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte) error {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	turn := func() bool { return s.closed || s.up >= h.Offset && !s.writing }
-	// The one before it may take any time: Homa prefers short messages, and servers may
-	// be slow. If it has failed, its gateway says so, unless that is gone.
-	for !turn() && ctx.Err() == nil {
-		waitUntil(ctx, &s.changed, streamSilence, turn)
-		if !turn() && !s.writing && time.Since(s.entered) >= streamSilence {
-			break
-		}
+	if !turn() && !s.await(ctx, h, turn) {
+		return errRepeated
 	}
+	end := h.Offset + uint64(len(data))
+	fin := h.Flags&framing.ChunkFin != 0
 	switch {
 	case s.closed:
-		return
-	case !turn() && ctx.Err() != nil:
-		s.end(framing.ResetUnspecified, errEarlyEnd)
-		return
-	case !turn():
-		s.end(framing.ResetTimeout, errForsaken)
-		return
-	case s.up != h.Offset || s.upFin:
+		return nil
+	case fin && end < s.up, s.upFin && end > s.up:
 		s.end(framing.ResetProtocol, nil)
-		return
+		return nil
 	}
-	if len(data) > 0 {
+	if end > s.up {
+		data = data[s.up-h.Offset:]
 		s.writing = true
 		s.mu.Unlock()
 		n, err := s.conn.Write(data)
@@ -293,38 +380,93 @@ func (s *reverseStream) take(ctx context.Context, h *framing.Chunk, data []byte)
 		s.changed.Broadcast()
 		if err != nil {
 			s.end(resetReason(err), err)
-			return
+			return nil
 		}
 	}
-	if h.Flags&framing.ChunkFin != 0 {
+	if fin && !s.upFin && !s.closed {
 		s.upFin = true
 		if err := closeWrite(s.conn); err != nil {
 			s.end(resetReason(err), err)
-			return
+			return nil
 		}
 		s.changed.Broadcast()
 		s.finished()
 	}
+	return nil
 }
 
-// poll answers with bytes of the server, or its end.
-func (s *reverseStream) poll(ctx context.Context, w *rpc.ResponseWriter) error {
-	until := time.Now().Add(pollHold)
-	s.mu.Lock()
-	waitUntil(ctx, &s.changed, pollHold, func() bool {
-		if s.downFin && !s.closed {
-			return !s.finTold || s.upFin
-		}
-		return s.closed || !s.reading && s.limit > s.down
-	})
-	if s.closed || s.downFin || s.reading || s.limit <= s.down || ctx.Err() != nil {
-		return s.answerEnd(w)
+// await waits until it is the turn of a chunk with bytes of the client, or reports that
+// it is nobody's any more. It needs mu.
+func (s *reverseStream) await(ctx context.Context, h *framing.Chunk, turn func() bool) bool {
+	if s.takers == nil {
+		s.takers = map[uint64]*framing.Chunk{}
 	}
+	s.takers[h.Offset] = h
+	s.changed.Broadcast() // one that was repeated leaves
+	defer func() {
+		if s.takers[h.Offset] == h {
+			delete(s.takers, h.Offset)
+		}
+	}()
+	repeated := func() bool { return s.takers[h.Offset] != h }
+	// The one before it may take any time: Homa prefers short messages, and servers may
+	// be slow. If it has failed, its gateway says so, unless that is gone.
+	for {
+		waitUntil(ctx, &s.changed, s.r.silence, func() bool { return turn() || repeated() })
+		switch {
+		case repeated() || ctx.Err() != nil:
+			return false
+		case turn():
+			return true
+		case !s.writing && time.Since(s.entered) >= s.r.silence:
+			s.end(framing.ResetTimeout, errForsaken)
+			return true
+		}
+	}
+}
+
+// poll answers with bytes of the server, or its end. Bytes that an earlier poll in the
+// same place was answered with come first, unless they were received.
+func (s *reverseStream) poll(ctx context.Context, w *rpc.ResponseWriter, h *framing.Chunk) error {
+	until := time.Now().Add(s.r.hold)
+	s.mu.Lock()
+	p := &s.places[h.Offset%maxPollers]
+	if h.Offset < p.number {
+		s.mu.Unlock()
+		return errRepeated
+	}
+	p.number, p.latest = h.Offset, h
+	s.changed.Broadcast() // a handler that was here before leaves
+	for {
+		end := func() bool { return s.closed || s.downFin && (s.received <= s.down || s.upFin) }
+		readable := func() bool { return !s.reading && !s.downFin && s.limit > s.down }
+		waitUntil(ctx, &s.changed, time.Until(until), func() bool {
+			return p.latest != h || end() || p.sent != nil || s.pending != nil || readable()
+		})
+		switch {
+		case p.latest != h || ctx.Err() != nil:
+			s.mu.Unlock()
+			return errRepeated
+		case !s.closed && p.sent == nil && s.pending != nil:
+			p.sent, s.pending = s.pending, nil
+			fallthrough
+		case !s.closed && p.sent != nil:
+			return s.answerSegment(w, p.sent)
+		case !end() && readable() && time.Now().Before(until):
+			s.read(until)
+		default:
+			return s.answerEnd(w)
+		}
+	}
+}
+
+// read waits for bytes of the server until a time, and makes them the pending ones. It
+// needs mu, and releases it meanwhile.
+func (s *reverseStream) read(until time.Time) {
 	s.reading = true
 	at, size := s.down, min(s.size, int(s.limit-s.down), int(s.r.traits.Max)-framing.ChunkHeaderLen)
 	s.mu.Unlock()
 	buf, lent := chunkBuffer(size)
-	defer giveChunkBuffer(buf, lent)
 	_ = s.conn.SetReadDeadline(until) // if it fails, so does reading
 	n, err := s.conn.Read(buf[framing.ChunkHeaderLen:])
 	s.r.bytesIn.Add(uint64(n))
@@ -332,28 +474,37 @@ func (s *reverseStream) poll(ctx context.Context, w *rpc.ResponseWriter) error {
 	s.reading = false
 	s.size = readSize(n, size)
 	s.changed.Broadcast()
-	if n > 0 {
+	if n > 0 && !s.closed {
 		s.down += uint64(n)
 		s.moved = time.Now()
 		h := s.headerLocked()
-		s.mu.Unlock()
-		if h.Flags&framing.ChunkReset != 0 {
-			return respond(w, &h, nil)
-		}
-		h.Offset = at
-		if err := respond(w, &h, buf[:framing.ChunkHeaderLen+n]); err != nil {
-			s.reset(framing.ResetTimeout, err) // the bytes are lost
-			return err
-		}
-		return nil
+		h.Offset, h.Length = at, uint32(n)
+		buf = buf[:framing.ChunkHeaderLen+n]
+		h.Append(buf[:0])
+		s.pending = &segment{buf: buf, lent: lent, end: s.down}
+		return
 	}
+	giveChunkBuffer(buf, lent)
 	switch {
 	case err == io.EOF:
 		s.downFin = true
 	case err != nil && !errors.Is(err, os.ErrDeadlineExceeded):
 		s.end(resetReason(err), err)
 	}
-	return s.answerEnd(w)
+}
+
+// answerSegment answers a poll with bytes, which stay until they were received. It needs
+// mu, and releases it.
+func (s *reverseStream) answerSegment(w *rpc.ResponseWriter, g *segment) error {
+	g.users++
+	buf := g.buf
+	s.mu.Unlock()
+	err := respondWith(w, buf)
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	g.users--
+	g.release()
+	return err
 }
 
 // answerEnd answers a poll without data. It needs mu, and releases it.
@@ -389,6 +540,9 @@ func (s *reverseStream) end(reason framing.ResetReason, err error) {
 		return
 	}
 	s.closed, s.reason = true, reason
+	if s.conn == nil {
+		return // who connects it sees to the rest
+	}
 	reset(s.conn)
 	if err == nil {
 		err = streamFault(reason)
@@ -409,6 +563,12 @@ func (s *reverseStream) close(err error) {
 	s.over = true
 	s.heard = time.Now()
 	s.credit.release()
+	if s.closed {
+		s.pending = nil
+		for i := range s.places {
+			s.places[i].sent = nil
+		}
+	}
 	s.r.counters.streams.Add(-1)
 	s.r.conns.Add(-1)
 	s.server.streams.Add(-1)

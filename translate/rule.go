@@ -92,6 +92,9 @@ type Timeouts struct {
 	Idle time.Duration
 	// Write is how long a TCP client may take nothing of what it is sent (1 min).
 	Write time.Duration
+	// Outage is how long a stream outlives that nothing can be heard of the other
+	// gateway (1 min). Both gateways should have the same.
+	Outage time.Duration
 }
 
 // Defaults of Limits and Timeouts.
@@ -109,6 +112,7 @@ const (
 	defaultIdle       = 5 * time.Minute
 	defaultServerIdle = time.Minute
 	defaultWrite      = time.Minute
+	defaultOutage     = time.Minute
 )
 
 // forever stands for a time-out that never comes.

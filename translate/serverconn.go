@@ -187,7 +187,7 @@ const tickInterval = 250 * time.Millisecond
 // arm starts the timer if something is to be looked at. It needs mu.
 func (r *Reverse) arm() {
 	if r.timer == nil && !r.closed && len(r.open)+len(r.streams) > 0 {
-		r.timer = time.AfterFunc(max(5*time.Millisecond, min(tickInterval, r.request/4, r.idle/4)), r.tick)
+		r.timer = time.AfterFunc(max(5*time.Millisecond, min(tickInterval, r.request/4, r.idle/4, r.silence/4)), r.tick)
 	}
 }
 

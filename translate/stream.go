@@ -10,6 +10,8 @@ import (
 	"time"
 
 	"github.com/tougw/tougw/framing"
+	"github.com/tougw/tougw/homa"
+	"github.com/tougw/tougw/homa/rpc"
 )
 
 // With stream framing a TCP connection between two gateways is a sequence of RPCs,
@@ -24,6 +26,12 @@ import (
 //     more, up to maxPollers.
 //   - ChunkReset, in either, ends the stream.
 //
+// An RPC that fails because the other gateway is silent or cannot be reached is
+// repeated as long as Timeouts.Outage. Therefore the client's side keeps what it has
+// sent until it is answered, and the server's side what it has answered until a later
+// chunk says that it was received; both have no more than the other's limit. A chunk
+// that was taken already is answered as if it had come for the first time.
+//
 // A receiver reads each message at once into a buffer of its own, so that a slow
 // connection holds up nothing in Homa; its limit bounds how much that can be.
 const (
@@ -32,14 +40,14 @@ const (
 	maxChunk = 64 << 10
 	// maxPollers and maxChunks bound the RPCs of one stream that carry data. Our
 	// choice: half a megabyte each way fills a link of 10 Gbit/s at 0.4 ms.
-	maxPollers = 8
+	maxPollers = framing.ChunkPlaces
 	maxChunks  = 8
 	// streamRPCs is how many a Reverse should serve for each stream on average.
 	streamRPCs = 4
-	// pollHold is how long a poll waits for bytes, and streamSilence how long a stream
-	// may be without any RPC before its client's gateway counts as dead.
-	pollHold      = 20 * time.Second
-	streamSilence = 60 * time.Second
+	// pollHold is how long a poll waits for bytes, so that a stream is never longer
+	// without an RPC. After as much more than an outage may last its client's gateway
+	// counts as dead.
+	pollHold = 20 * time.Second
 	// firstWindow, lastWindow and leastWindow are how many bytes a receiver allows
 	// ahead: at first, at most, and where Limits.Buffered is used up.
 	firstWindow = maxChunk
@@ -47,6 +55,13 @@ const (
 	leastWindow = 8 << 10
 	// resetPatience is how long the other gateway is given to take a reset.
 	resetPatience = 500 * time.Millisecond
+	// firstRepeat and lastRepeat are the pauses before an RPC that has failed is
+	// repeated, which double.
+	firstRepeat = 50 * time.Millisecond
+	lastRepeat  = time.Second
+	// lookInterval is how often one that waits for its client looks whether what it has
+	// sent was answered.
+	lookInterval = 250 * time.Millisecond
 )
 
 // credit is how far a receiver lets its sender go ahead of what was written.
@@ -87,6 +102,32 @@ func (c *credit) grow(to int64) {
 func (c *credit) release() {
 	c.budget.give(c.taken)
 	c.taken = 0
+}
+
+// passing reports that an RPC failed for a reason that may pass, and that the other
+// gateway has not given.
+func passing(err error) bool {
+	for _, final := range []error{rpc.ErrRefused, rpc.ErrNotHoma, syscall.EACCES} {
+		if errors.Is(err, final) {
+			return false
+		}
+	}
+	return errors.Is(err, rpc.ErrTimeout) || errors.Is(err, rpc.ErrUnreachable)
+}
+
+// addRPC adds the trace of one RPC of a stream to their sum. The priorities are those
+// of the last that was longer than a packet.
+func addRPC(sum *homa.RPCStats, s homa.RPCStats) {
+	if s.PacketsSent > 1 || sum.PacketsSent == 0 {
+		sum.UnscheduledPriority, sum.ScheduledPriority = s.UnscheduledPriority, s.ScheduledPriority
+	}
+	sum.GrantsSent += s.GrantsSent
+	sum.GrantsReceived += s.GrantsReceived
+	sum.ResendsSent += s.ResendsSent
+	sum.ResendsReceived += s.ResendsReceived
+	sum.BusyReceived += s.BusyReceived
+	sum.PacketsSent += s.PacketsSent
+	sum.BytesResent += s.BytesResent
 }
 
 // chunkBuffers lends room for a header and a full chunk.

@@ -343,10 +343,11 @@ func TestStreamRules(t *testing.T) {
 		t.Errorf("limit %d", got.Limit)
 	}
 	must("poll", framing.Chunk{Flags: framing.ChunkPoll, Stream: 1}, "", 0, 0)
-	must("again", framing.Chunk{Stream: 1}, "abc", framing.ChunkReset, framing.ResetProtocol)
+	must("again", framing.Chunk{Stream: 1}, "abc", 0, 0)
+	must("end before it", framing.Chunk{Flags: framing.ChunkFin, Stream: 1, Offset: 2}, "", framing.ChunkReset, framing.ResetProtocol)
 	must("after it", framing.Chunk{Stream: 1, Offset: 3}, "abc", framing.ChunkReset, framing.ResetProtocol)
-	must("open", framing.Chunk{Flags: framing.ChunkOpen, Stream: 2}, "", 0, 0)
-	must("open again", framing.Chunk{Flags: framing.ChunkOpen, Stream: 2}, "", framing.ChunkReset, framing.ResetProtocol)
+	must("open", framing.Chunk{Flags: framing.ChunkOpen, Stream: 4}, "", 0, 0)
+	must("never sent", framing.Chunk{Stream: 4, Received: 1}, "", framing.ChunkReset, framing.ResetProtocol)
 	must("open", framing.Chunk{Flags: framing.ChunkOpen, Stream: 3}, "", 0, 0)
 	must("reset", framing.Chunk{Flags: framing.ChunkReset, Reason: framing.ResetByPeer, Stream: 3}, "", 0, 0)
 	for _, nonsense := range []string{"x", string(make([]byte, 100)), string(make([]byte, 900_000))} {
