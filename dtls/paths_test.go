@@ -31,6 +31,9 @@ type prober struct {
 	sent  map[Path][]byte
 	asked []Path
 	deaf  bool // do not answer echoes
+	// overtaken allows that another path was validated, which forgets this one, since
+	// the echo was sent: with several sockets answers overtake each other.
+	overtaken bool
 }
 
 const (
@@ -67,7 +70,7 @@ func (p *prober) receive(a *Association, records [][]byte) {
 			}
 		}
 		if id, ok := bytes.CutPrefix(b, []byte(answerPrefix)); ok && p.sent[from] != nil && bytes.Equal(id, p.sent[from]) {
-			if !a.Validate(from) {
+			if !a.Validate(from) && !p.overtaken {
 				p.t.Errorf("%v is answered and not validated", from)
 			}
 		}
