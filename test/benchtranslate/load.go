@@ -121,9 +121,13 @@ func micros(text string) (float64, error) {
 	return float64(d) / 1e3, err
 }
 
-// ask keeps one GET of a value of payload bytes under way on each of some
-// connections for a time, and returns rate and latencies. Unlike a count of
-// requests, a time is the same for fast and slow ways.
+// askEvery is how often a connection asks. All ways get the same load, so that a quick
+// one is not measured by how much more of it its processors bear.
+const askEvery = 20 * time.Millisecond
+
+// ask sends a GET of a value of payload bytes every so often on each of some
+// connections, or when the one before is answered if that is later, for a time, and
+// returns rate and latencies.
 func ask(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, conns int, d time.Duration) (figure, error) {
 	ctx, cancel := context.WithTimeout(ctx, d+30*time.Second)
 	defer cancel()
@@ -132,9 +136,9 @@ func ask(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, conns in
 	var errs []error
 	var wg sync.WaitGroup
 	start := time.Now()
-	for range conns {
+	for i := range conns {
 		wg.Go(func() {
-			took, err := askOne(ctx, ns, to, start.Add(d))
+			took, err := askOne(ctx, ns, to, start.Add(time.Duration(i)*askEvery/time.Duration(conns)), start.Add(d))
 			mu.Lock()
 			defer mu.Unlock()
 			all, errs = append(all, took...), append(errs, err)
@@ -150,8 +154,8 @@ func ask(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, conns in
 	return figure{PerSecond: float64(len(all)) / elapsed.Seconds(), P50: rank(0.50), P99: rank(0.99)}, nil
 }
 
-// askOne is the part of ask on one connection.
-func askOne(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, end time.Time) (took []time.Duration, err error) {
+// askOne is the part of ask on one connection, from first on.
+func askOne(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, first, end time.Time) (took []time.Duration, err error) {
 	c, err := ns.Dial(ctx, "tcp", to.String())
 	if err != nil {
 		return nil, err
@@ -164,7 +168,8 @@ func askOne(ctx context.Context, ns *testnet.Namespace, to netip.AddrPort, end t
 	request := []byte("*2\r\n$3\r\nGET\r\n$5\r\nsmall\r\n")
 	want := []byte(smallReply)
 	in, got := bufio.NewReader(c), make([]byte, len(want))
-	for time.Now().Before(end) || len(took) == 0 {
+	for next := first; time.Now().Before(end) || len(took) == 0; next = next.Add(askEvery) {
+		time.Sleep(time.Until(next))
 		start := time.Now()
 		if _, err := c.Write(request); err != nil {
 			return nil, err

@@ -199,7 +199,7 @@ func (r *results) writeText(w io.Writer) error {
 	}
 	fmt.Fprintf(tw, "%s, took %.0f s; medians of %d rounds; load average %.2f before, %.2f after; %d runs repeated that the hypervisor disturbed\n",
 		r.When.Format(time.DateTime), r.Took, r.Rounds, r.LoadStart, r.LoadEnd, r.Repeated)
-	fmt.Fprintf(tw, "shaped link: queues of %d bytes; %d transfers of %d bytes, %d small requests at a time\n", r.Queue, transfers, transferSize, smallConns)
+	fmt.Fprintf(tw, "shaped link: queues of %d bytes; %d transfers of %d bytes, %d connections of small requests, one every %v on each\n", r.Queue, transfers, transferSize, smallConns, askEvery)
 	fmt.Fprintln(tw, "busy: the share of all processors' time that was used; near 100 % a figure tells of them, not of the network")
 	row := ""
 	for _, c := range r.Cells {
