@@ -47,7 +47,7 @@ func TestMeasure(t *testing.T) {
 				continue
 			}
 			c := r.cell(row, way)
-			if f := c.Median; len(c.Runs) != 1 || f.PerSecond <= 0 || f.P50 <= 0 || f.P99 < f.P50 || f.Busy <= 0 || f.Busy > 1 ||
+			if f := c.Median; len(c.Runs) != 1 || f.PerSecond <= 0 || f.P50 <= 0 || f.P99 < f.P50 || f.Busy < 0 || f.Busy > 1 ||
 				(f.Bulk > 0) != strings.HasPrefix(row, rowShapedLoaded) {
 				t.Errorf("%s, %s: %+v", row, way, c)
 			}
