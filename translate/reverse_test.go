@@ -123,6 +123,7 @@ func TestHealth(t *testing.T) {
 		}
 	}
 	set(true, true)
+	eventually(t, "no handler uses a connection", func() bool { return r.Stats().Outstanding == 0 })
 	r.mu.Lock()
 	for c := range r.open {
 		go c.fail(errHungUp)
