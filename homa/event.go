@@ -8,7 +8,8 @@ const (
 	// is known (RPC.ReceiveLength); some of its bytes may be readable.
 	Request EventKind = iota + 1
 	// Readable: bytes follow in order that were not there at the last Readable.
-	// It does not come for bytes that make the message complete.
+	// It does not come for bytes that make the message complete. RPC.SetLowWater
+	// makes it rarer.
 	Readable
 	// Complete: all bytes of the request (server) or response (client) are
 	// here. For a client the RPC is over for the protocol; what was not read yet

@@ -29,6 +29,7 @@ type inbound struct {
 	dropped     bool // something came that was beyond the window
 	round       resendRound
 	announced   int // bytes that the last Readable told of
+	lowWater    int // bytes that Readable waits for
 
 	// Granting, see granter.
 	grantable bool // counts in granter.incoming
@@ -86,6 +87,16 @@ func (m *inbound) grantLimit() int {
 		limit = max(limit-m.largest, m.read+m.window/2)
 	}
 	return limit
+}
+
+// enough is how many bytes Readable waits for. The sender must not have to wait for
+// the reader meanwhile.
+func (m *inbound) enough() int {
+	n := m.lowWater
+	if m.window < m.length {
+		n = min(n, m.window/4)
+	}
+	return max(n, 1)
 }
 
 // complete reports whether the whole message has come.

@@ -374,10 +374,24 @@ func (e *Engine) takeData(r *RPC, k *wire.Packet, length int) {
 	e.grants.arrived(r)
 	if m.complete() {
 		e.completeMessage(r)
-	} else if !e.config.Virtual && m.inOrder() > m.read && m.inOrder() > m.announced {
-		m.announced = m.inOrder()
-		e.pushEvent(r, Readable, nil)
+	} else if e.readable(r) >= m.enough() {
+		e.announce(r)
 	}
+}
+
+// readable is how many bytes of the message that r receives can be read, 0 if none
+// came since Readable.
+func (e *Engine) readable(r *RPC) int {
+	if m := &r.in; !e.config.Virtual && m.memory.admitted && m.inOrder() > m.announced {
+		return m.inOrder() - m.read
+	}
+	return 0
+}
+
+// announce makes the event Readable.
+func (e *Engine) announce(r *RPC) {
+	r.in.announced = r.in.inOrder()
+	e.pushEvent(r, Readable, nil)
 }
 
 func (e *Engine) completeMessage(r *RPC) {

@@ -202,6 +202,20 @@ func (r *RPC) Buffered() int {
 	return r.in.inOrder() - r.in.read
 }
 
+// SetLowWater makes Readable wait until n bytes can be read, but for no longer than
+// PeerConfig.ResendTicks, and for a quarter of Config.ReceiveWindow at most. Whoever
+// has to be woken up for each part of a long message saves most of that. The default,
+// 0, tells of each part.
+func (r *RPC) SetLowWater(n int) { r.in.lowWater = max(n, 0) }
+
+// LowWater reports whether there is enough to read for Readable: as much as
+// SetLowWater wants, the end of the message, or what has waited for long.
+func (r *RPC) LowWater() bool {
+	m := &r.in
+	n := r.Buffered()
+	return n > 0 && (n >= m.enough() || m.complete() || m.read < m.announced)
+}
+
 // Read returns the next bytes, in order, of the message this side receives, 0 if
 // none are here yet, io.EOF after the last, Err if the RPC failed.
 func (r *RPC) Read(now Instant, p []byte) (int, error) {

@@ -200,6 +200,9 @@ func (e *Engine) fire(r *RPC, tick int64) int64 {
 	e.credit(r, tick)
 	switch {
 	case r.state == Receiving, r.state == Sending && r.client:
+		if e.readable(r) > 0 {
+			e.announce(r) // little, but it has waited
+		}
 		if r.owed() {
 			r.withheldAt = 0
 		} else {

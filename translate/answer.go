@@ -244,6 +244,7 @@ func (c *client) relay(ex *exchange, length int) (keep bool, err error) {
 			c.response.release()
 		}
 	}()
+	ex.call.SetLowWater(lowWater)
 	for {
 		r, err := c.encoder.Scan(c.response.bytes())
 		if err != nil {

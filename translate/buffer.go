@@ -11,6 +11,10 @@ const (
 	// of a busy socket gives.
 	smallBuffer = 2 << 10
 	largeBuffer = 32 << 10
+	// lowWater is how much of a long message is handed on at a time, if it comes in
+	// time: half of a large buffer. With each packet by itself, the goroutine, the
+	// socket and the application behind it were woken for each.
+	lowWater = largeBuffer / 2
 )
 
 // buffers lends large buffers, all of one size.

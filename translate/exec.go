@@ -178,6 +178,7 @@ func (x *exec) prepare() error {
 		buf = make([]byte, 0, n)
 	}
 	buf = buf[:n]
+	x.rpc.SetLowWater(n)
 	if _, err := io.ReadFull(x.rpc, buf); err != nil {
 		return err
 	}

@@ -32,6 +32,7 @@ var serverHost = netip.MustParseAddrPort("10.0.0.2:4000")
 type fabric struct {
 	network        *carrier.Network
 	client, server *rpc.Node
+	dial           Dial // to TCP servers; nil: TCP of this host
 }
 
 func newFabric(t testing.TB, network *carrier.Network, engine homa.Config) *fabric {
@@ -69,7 +70,7 @@ func framingOf(t testing.TB, c framing.Config) Rule {
 // reverse serves a rule at the server host.
 func (f *fabric) reverse(t testing.TB, rule Rule, tracer *Tracer, servers ...netip.AddrPort) *Reverse {
 	t.Helper()
-	r, err := NewReverse(rule, servers, nil, tracer)
+	r, err := NewReverse(rule, servers, f.dial, tracer)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -187,6 +187,7 @@ func (x *exec) feed(c *serverConn) error {
 	// What is streamed is large, and each small read would be a small packet.
 	in := window{large: x.r.large, buf: x.r.large.get(), borrowed: true}
 	defer in.release()
+	x.rpc.SetLowWater(lowWater)
 	out, err := x.encoder.Begin(nil, int64(x.rpc.Len()), nil)
 	if err != nil {
 		return err

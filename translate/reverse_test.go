@@ -331,6 +331,15 @@ func TestEarlyResponse(t *testing.T) {
 		}
 		_, _ = io.Copy(io.Discard, r)
 	})
+	// The kernel must not take the whole request.
+	f.dial = func(ctx context.Context, to netip.AddrPort) (net.Conn, error) {
+		var d net.Dialer
+		conn, err := d.DialContext(ctx, "tcp", to.String())
+		if err == nil {
+			err = conn.(*net.TCPConn).SetWriteBuffer(64 << 10)
+		}
+		return conn, err
+	}
 	f.reverse(t, framingOf(t, httpConfig), nil, addr)
 	body := text(900_000)
 	post := fmt.Sprintf("POST / HTTP/1.1\r\nHost: a\r\nContent-Length: %d\r\n\r\n%s", len(body), body)

@@ -192,12 +192,19 @@ func streamFault(reason framing.ResetReason) *framing.Error {
 	return &framing.Error{Fault: fault, Reason: "stream reset: " + reason.String()}
 }
 
+// message is one that is being received: a Call's response or a Request.
+type message interface {
+	io.Reader
+	SetLowWater(n int)
+}
+
 // readChunk reads a whole message of length bytes, its header into h.
-func readChunk(r io.Reader, length int, h *framing.Chunk) (buf []byte, lent bool, err error) {
+func readChunk(r message, length int, h *framing.Chunk) (buf []byte, lent bool, err error) {
 	if length < framing.ChunkHeaderLen || length > framing.ChunkHeaderLen+lastWindow {
 		return nil, false, &framing.Error{Fault: framing.Malformed, Reason: "a message is no chunk of a stream"}
 	}
 	buf, lent = chunkBuffer(length - framing.ChunkHeaderLen)
+	r.SetLowWater(len(buf))
 	if _, err = io.ReadFull(r, buf); err == nil {
 		err = h.Decode(buf, int64(length))
 	}

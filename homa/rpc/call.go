@@ -163,8 +163,16 @@ func (c *Call) Read(p []byte) (int, error) { return c.wrap(c.s.readSome(c.ctx, p
 func (c *Call) Buffered() int {
 	c.s.node.mu.Lock()
 	defer c.s.node.mu.Unlock()
+	if !c.s.rpc.LowWater() {
+		return 0
+	}
 	return c.s.rpc.Buffered()
 }
+
+// SetLowWater lets Read wait until n bytes, or the rest of the response, are here, but
+// not much longer than a few milliseconds (homa.RPC.SetLowWater). For a reader that
+// hands on what it reads, which costs as much for a little as for a lot.
+func (c *Call) SetLowWater(n int) { c.s.setLowWater(n) }
 
 // Close ends the call; what was not read is dropped. Calls that wait fail with
 // ErrAborted. It returns nil.

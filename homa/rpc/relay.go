@@ -44,6 +44,7 @@ func Relay(ctx context.Context, req *Request, w *ResponseWriter, open Opener) (r
 	}
 	defer call.Close()
 	r.Call, r.Opened = call, time.Now()
+	req.SetLowWater(relayBuffer / 2)
 	buffer := make([]byte, min(relayBuffer, req.Len()))
 	for {
 		k, err := req.Read(buffer)
@@ -68,6 +69,7 @@ func Relay(ctx context.Context, req *Request, w *ResponseWriter, open Opener) (r
 	if len(buffer) < min(relayBuffer, r.Response) {
 		buffer = make([]byte, min(relayBuffer, r.Response))
 	}
+	call.SetLowWater(relayBuffer / 2)
 	// Neither has methods that would take the copying over.
 	_, err = io.CopyBuffer(struct{ io.Writer }{w}, struct{ io.Reader }{call}, buffer)
 	return r, err

@@ -303,6 +303,9 @@ func (r *Request) Read(p []byte) (int, error) {
 	return k, err
 }
 
+// SetLowWater is the same as Call.SetLowWater.
+func (r *Request) SetLowWater(n int) { r.s.setLowWater(n) }
+
 // ReadAll returns all of the request that was not read yet.
 func (r *Request) ReadAll() ([]byte, error) {
 	b := make([]byte, r.length-r.read)

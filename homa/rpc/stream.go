@@ -158,6 +158,13 @@ func (s *stream) write(ctx context.Context, p []byte) (written int, err error) {
 	}
 }
 
+// setLowWater is homa.RPC.SetLowWater.
+func (s *stream) setLowWater(n int) {
+	s.node.mu.Lock()
+	defer s.node.mu.Unlock()
+	s.rpc.SetLowWater(n)
+}
+
 // readSome reads at least one byte, waiting where it must.
 func (s *stream) readSome(ctx context.Context, p []byte) (int, error) {
 	if len(p) == 0 {
@@ -170,7 +177,9 @@ func (s *stream) readSome(ctx context.Context, p []byte) (int, error) {
 		var k int
 		if err == nil {
 			now := n.now()
-			k, err = s.rpc.Read(now, p)
+			if s.rpc.LowWater() || s.rpc.Buffered() == 0 {
+				k, err = s.rpc.Read(now, p)
+			}
 			var b *batch
 			if k > 0 {
 				b = n.settle(now) // the window moved: grants may be due
