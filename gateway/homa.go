@@ -79,6 +79,8 @@ func rawConfig(h *config.Homa, version wire.Version, mark uint32) rawip.Config {
 
 func engineConfig(h *config.Homa, version wire.Version) rpc.Config {
 	const tick = time.Millisecond
+	// A packet each way for what the link brings in a millisecond.
+	step := int(min(h.LinkRate/8/1000, int64(h.Incoming)))
 	return rpc.Config{Engine: homa.Config{
 		Tick: tick,
 		Peer: homa.PeerConfig{
@@ -88,7 +90,7 @@ func engineConfig(h *config.Homa, version wire.Version) rpc.Config {
 		ClientPort: h.ClientPort, LinkRate: h.LinkRate, GrantRate: h.LinkRate,
 		// What the oldest message is granted out of turn comes out of the same.
 		FIFOGrantIncrement: min(50_000, h.Incoming/8),
-		MaxIncoming:        h.Incoming, ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
+		MaxIncoming:        h.Incoming, GrantStep: step, ReceiveWindow: h.Window, ReceiveMemory: h.ReceiveMemory, SendMemory: h.SendMemory,
 	}}
 }
 

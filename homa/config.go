@@ -91,6 +91,11 @@ type Config struct {
 	// GrantWindow is how far a message is granted beyond what has arrived; 0:
 	// MaxIncoming / (messages being granted + 1).
 	GrantWindow int
+	// GrantStep is by how many bytes more a message is granted at a time, at least: 0.
+	// Half of its window suffices always. Each step is a packet to the sender; a large
+	// one only does no harm where windows are several times what the path holds, and
+	// it is as late in telling the sender of a new priority.
+	GrantStep int
 	// MaxOvercommit is how many messages are granted at a time: 8, at most 64.
 	MaxOvercommit int
 	// FIFOGrantIncrement bytes go to the oldest message, in intervals such that
@@ -116,6 +121,11 @@ type Config struct {
 	// device. 0 does not pace; then Transmit gives everything that may leave.
 	LinkRate   int64
 	MaxBacklog time.Duration
+	// MinBacklog, at most MaxBacklog, is what it has to fall to before Engine.Room and
+	// Deadline tell that there is room: MaxBacklog. With less, whoever wakes a paced
+	// owner for it lets the difference leave at once, if there is so much. Transmit
+	// itself does not wait for it.
+	MinBacklog time.Duration
 	// LinkOverhead is added to each packet when time on the link is estimated: 38
 	// bytes of Ethernet framing and 20 of IP.
 	LinkOverhead int
@@ -221,6 +231,7 @@ func (c Config) withDefaults() Config {
 		}
 	}
 	setInt(&c.MaxBacklog, 5*time.Microsecond)
+	setInt(&c.MinBacklog, c.MaxBacklog)
 	setInt(&c.LinkOverhead, 58)
 	setInt(&c.DeferMin, 1000)
 	setInt(&c.SendFIFOFraction, 50)
@@ -312,12 +323,17 @@ func (c *Config) check() error {
 	if c.Virtual {
 		share = 0
 	}
+	minBacklog := int64(time.Second)
+	if c.LinkRate > 0 {
+		minBacklog = int64(c.MaxBacklog)
+	}
 	if err := checkBounds([]bound{
 		{"Tick", int64(c.Tick), int64(time.Microsecond), int64(time.Minute)},
 		{"MaxMessage", int64(c.MaxMessage), 1, maxLength},
 		{"ClientPort", int64(c.ClientPort), 1, 0xffff},
 		{"MaxIncoming", int64(c.MaxIncoming), 1, maxLength},
 		{"GrantWindow", int64(c.GrantWindow), 0, maxLength},
+		{"GrantStep", int64(c.GrantStep), 0, maxLength},
 		{"MaxOvercommit", int64(c.MaxOvercommit), 1, maxOvercommit},
 		{"FIFOGrantIncrement", int64(c.FIFOGrantIncrement), 1, maxLength},
 		{"FIFOGrantFraction", int64(c.FIFOGrantFraction), -1, 500},
@@ -326,6 +342,7 @@ func (c *Config) check() error {
 		{"CutoffInterval", int64(c.CutoffInterval), 0, int64(time.Hour)},
 		{"LinkRate", c.LinkRate, 0, many},
 		{"MaxBacklog", int64(c.MaxBacklog), 0, int64(time.Second)},
+		{"MinBacklog", int64(c.MinBacklog), 0, minBacklog},
 		{"LinkOverhead", int64(c.LinkOverhead), 0, 1000},
 		{"DeferMin", int64(c.DeferMin), 0, maxLength},
 		{"SendFIFOFraction", int64(c.SendFIFOFraction), -1, 500},

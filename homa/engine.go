@@ -206,11 +206,11 @@ func (e *Engine) Advance(now Instant) {
 	}
 }
 
-// Room gives the time from which on the pacer lets data go that waits for it, and
-// false if none waits. Transmit gives it then; it is part of Deadline, and no timer:
-// no packet that arrives can make it needless.
+// Room gives the time when the backlog of the pacer has fallen to Config.MinBacklog,
+// and false if no data waits for it. Transmit gives data then at the latest. It is
+// part of Deadline, and no timer: no packet that arrives can make it needless.
 func (e *Engine) Room() (Instant, bool) {
-	return e.linkIdle.Add(-e.config.MaxBacklog), e.config.LinkRate > 0 && e.sendable.len() > 0
+	return e.linkIdle.Add(-e.config.MinBacklog), e.config.LinkRate > 0 && e.sendable.len() > 0
 }
 
 // Deadline is when Advance must be called, or Transmit because the pacer then

@@ -51,6 +51,16 @@ func (g *granter) window(n int) int {
 	return max(g.e.config.MaxIncoming/(n+1), 1)
 }
 
+// step is by how much r is granted more at least. Neither its sender nor its reader
+// may run dry meanwhile.
+func (g *granter) step(r *RPC, window int) int {
+	step := min(g.e.config.GrantStep, window/2, r.in.length-r.in.granted)
+	if r.in.window < r.in.length {
+		step = min(step, r.in.window/4)
+	}
+	return max(step, 1)
+}
+
 // begin takes a message that has just become known and is admitted.
 func (g *granter) begin(r *RPC) {
 	if r.peer.config.Version == wire.Stripped || r.in.granted >= r.in.length {
@@ -271,12 +281,13 @@ func (g *granter) issue() {
 				break
 			}
 			r := g.active[i]
-			end := min(r.in.received+g.window(len(g.active)), r.in.grantLimit())
-			if end > r.in.granted {
+			window := g.window(len(g.active))
+			end := min(r.in.received+window, r.in.grantLimit())
+			if end-r.in.granted >= g.step(r, window) {
 				// The sender may be ahead of its grant: what came needs none.
 				g.grant(r, min(max(r.in.granted, r.in.received)+int(room), end), g.priority(i))
 			}
-			if r.in.granted >= r.in.length || r.in.granted >= r.in.grantLimit() {
+			if r.in.granted >= r.in.length || r.in.grantLimit()-r.in.granted < g.step(r, window) {
 				// Nothing more to grant, or not before its reader goes on.
 				r.in.parked = r.in.granted < r.in.length
 				g.retire(r)

@@ -313,3 +313,46 @@ func TestGranter(t *testing.T) {
 		s.wantIdle()
 	}
 }
+
+// TestGrantStep grants in steps, and neither the sender nor the reader waits for one.
+func TestGrantStep(t *testing.T) {
+	c := quiet(50_000)
+	c.GrantStep, c.ReceiveWindow = 20_000, 100_000
+	s := newScripted(t, c)
+	s.from(1, data(200, 75_000, 0, 9999)) // 40,000 need no grant
+	s.wantGrants()
+	s.from(1, data(200, 75_000, 9999, 10_000))
+	s.wantGrants("200:60000@0")
+	s.from(1, data(200, 75_000, 10_000, 24_999))
+	s.wantGrants()
+	s.from(1, data(200, 75_000, 24_999, 25_000)) // the rest is less than a step
+	s.wantGrants("200:75000@0")
+
+	for _, step := range []int{1, 20_000, 1 << 20} {
+		c.GrantStep, c.ReceiveWindow = step, 16<<10
+		s := newScripted(t, c)
+		const length = 300_000
+		granted := 40_000
+		s.from(1, data(200, length, 0, 1000))
+		for at := 1000; at < length; {
+			for _, g := range s.granting() {
+				var id int
+				if n, _ := fmt.Sscanf(g, "%d:%d@", &id, &granted); n != 2 {
+					t.Fatal(g)
+				}
+			}
+			r := s.e.Served(netip.AddrFrom4([4]byte{10, 0, 1, 1}), 200)
+			if at == granted {
+				if r.Discard(s.now, length) == 0 {
+					t.Fatalf("step %d: nothing granted or to be read at %d", step, at)
+				}
+				continue
+			}
+			end := min(at+1400, granted)
+			s.from(1, data(200, length, at, end))
+			if at = end; at < 40_000 {
+				r.Discard(s.now, length) // these come in any case
+			}
+		}
+	}
+}

@@ -320,3 +320,71 @@ func TestStateErrors(t *testing.T) {
 		t.Errorf("Write after the response: %v", err)
 	}
 }
+
+// TestLowWater makes Readable wait for enough, for the end, or for some ticks.
+func TestLowWater(t *testing.T) {
+	s := newScripted(t, Config{FIFOGrantFraction: -1, ReceiveWindow: 100_000})
+	const length = 40_000
+	s.receive(data(200, length, 0, 1000))
+	r := s.wantEvents(Request, Readable)[0].RPC
+	if !r.LowWater() || r.Discard(s.now, length) != 1000 {
+		t.Error("without a mark, 1000 bytes are not enough")
+	}
+	r.SetLowWater(10_000)
+	s.receive(data(200, length, 1000, 10_999))
+	s.wantEvents()
+	if r.LowWater() {
+		t.Error("9999 bytes are enough for 10,000")
+	}
+	s.receive(data(200, length, 10_999, 11_000))
+	s.wantEvents(Readable)
+	if !r.LowWater() || r.Discard(s.now, length) != 10_000 {
+		t.Error("10,000 bytes are not enough")
+	}
+	// Behind a gap nothing can be read.
+	s.receive(data(200, length, 12_000, 30_000))
+	s.wantEvents()
+	s.receive(data(200, length, 11_000, 12_000))
+	s.wantEvents(Readable)
+	r.Discard(s.now, length)
+
+	// Little is told of when nothing follows, before its sender is asked for more.
+	s.receive(data(200, length, 30_000, 31_000))
+	s.wantEvents()
+	s.tick(lowWaterTicks - 1)
+	s.wantEvents()
+	s.tick(1)
+	s.wantEvents(Readable)
+	if !r.LowWater() || r.Discard(s.now, length) != 1000 {
+		t.Error("what was told of cannot be read")
+	}
+	s.tick(lowWaterTicks)
+	s.wantEvents()
+
+	s.receive(data(200, length, 31_000, 32_000))
+	if r.LowWater() {
+		t.Error("1000 bytes are enough again")
+	}
+	r.SetLowWater(1000)
+	if !r.LowWater() {
+		t.Error("a lower mark does not count")
+	}
+	r.SetLowWater(1 << 20)
+	s.receive(data(200, length, 32_000, length))
+	s.wantEvents(Complete)
+	if !r.LowWater() || len(readAll(t, r, s.now)) != 9000 {
+		t.Error("the end is not enough")
+	}
+}
+
+// TestLowWaterBelowWindow does not wait for more than a part of what may come.
+func TestLowWaterBelowWindow(t *testing.T) {
+	s := newScripted(t, Config{FIFOGrantFraction: -1, ReceiveWindow: 40_000})
+	s.receive(data(200, 100_000, 0, 1000))
+	r := s.wantEvents(Request, Readable)[0].RPC
+	r.SetLowWater(1 << 20)
+	s.receive(data(200, 100_000, 1000, 9999))
+	s.wantEvents()
+	s.receive(data(200, 100_000, 9999, 10_000))
+	s.wantEvents(Readable)
+}

@@ -202,10 +202,10 @@ func (r *RPC) Buffered() int {
 	return r.in.inOrder() - r.in.read
 }
 
-// SetLowWater makes Readable wait until n bytes can be read, but for no longer than
-// PeerConfig.ResendTicks, and for a quarter of Config.ReceiveWindow at most. Whoever
-// has to be woken up for each part of a long message saves most of that. The default,
-// 0, tells of each part.
+// SetLowWater makes Readable wait until n bytes can be read, but for no longer than 5
+// ticks, and for a quarter of Config.ReceiveWindow at most. Whoever has to be woken up
+// for each part of a long message saves most of that. The default, 0, tells of each
+// part.
 func (r *RPC) SetLowWater(n int) { r.in.lowWater = max(n, 0) }
 
 // LowWater reports whether there is enough to read for Readable: as much as

@@ -294,6 +294,34 @@ func TestPacer(t *testing.T) {
 	s.wantSent("ACK(6)") // control always passes
 }
 
+// TestPacerWakesRarely has room for more than a packet when it says so.
+func TestPacerWakesRarely(t *testing.T) {
+	s := newScripted(t, Config{
+		LinkRate: 1_000_000_000, MaxBacklog: 40 * time.Microsecond, MinBacklog: 10 * time.Microsecond, DeferMin: 100, LinkOverhead: 44,
+		Peer: PeerConfig{MaxData: 900}, // 8 µs a packet
+	})
+	s.call(9000)
+	if n := len(s.sent()); n != 6 { // 48 µs
+		t.Fatalf("%d packets at first", n)
+	}
+	at, ok := s.e.Room()
+	if !ok || at != s.now+38_000 {
+		t.Fatalf("room %v after now, %v", at-s.now, ok)
+	}
+	if deadline, ok := s.e.Deadline(); !ok || deadline != at {
+		t.Fatalf("deadline %v, room %v", deadline, at)
+	}
+	s.now += 8000
+	s.wantSent("DATA[5400:6300]") // who comes before takes what there is
+	s.now = at + 8000
+	if n := len(s.sent()); n != 3 {
+		t.Fatalf("%d packets when there is room", n)
+	}
+	if _, err := New(Config{LinkRate: 1_000_000, MaxBacklog: time.Microsecond, MinBacklog: time.Millisecond}); err == nil {
+		t.Error("MinBacklog above MaxBacklog was taken")
+	}
+}
+
 func TestWriteInPieces(t *testing.T) {
 	s := newScripted(t, Config{Peer: PeerConfig{MaxData: 1000, Unscheduled: 3000}, SendAhead: 2000})
 	r, err := s.e.Call(s.now, CallOptions{To: server, Length: 10_000})

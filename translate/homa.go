@@ -25,7 +25,8 @@ type Call interface {
 	Read(p []byte) (int, error)
 	// Buffered is how many bytes Read would give without waiting, at most.
 	Buffered() int
-	// SetLowWater lets Read wait for n bytes for a moment.
+	// SetLowWater lets Read wait for n bytes, for some milliseconds at most. It comes
+	// after Response.
 	SetLowWater(n int)
 	// Close ends the call. It may be called at any time, more than once.
 	Close() error

@@ -170,8 +170,9 @@ func (c *Call) Buffered() int {
 }
 
 // SetLowWater lets Read wait until n bytes, or the rest of the response, are here, but
-// not much longer than a few milliseconds (homa.RPC.SetLowWater). For a reader that
-// hands on what it reads, which costs as much for a little as for a lot.
+// for no longer than 5 ticks of the engine (homa.RPC.SetLowWater). It is for a reader
+// that hands on what it reads, which costs as much for a little as for a lot, and is
+// to be called after Response, which would wait too.
 func (c *Call) SetLowWater(n int) { c.s.setLowWater(n) }
 
 // Close ends the call; what was not read is dropped. Calls that wait fail with

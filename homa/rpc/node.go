@@ -13,15 +13,25 @@ import (
 	"github.com/tougw/tougw/homa"
 	"github.com/tougw/tougw/homa/carrier"
 	"github.com/tougw/tougw/homa/wire"
+	"github.com/tougw/tougw/internal/hrtimer"
 )
 
 // MaxMessage is the longest message in bytes that the protocol allows.
 const MaxMessage = 1_000_000
 
-// DefaultBacklog is the backlog of a paced node: as much as leaves by the time that
-// a timer of a process fires, which is up to a millisecond late. With the engine's
-// default a link of 1 Gbit/s was filled to 45 %, with this one to 85 %.
-const DefaultBacklog = 500 * time.Microsecond
+// A paced node wakes when its backlog has fallen to a quarter, and fills it up. It is
+// backlogTime, longer than a timer is late as a rule, or on slow links what
+// backlogBytes take, so that a waking is worth some packets, up to maxBacklog.
+const (
+	backlogTime  = 500 * time.Microsecond
+	backlogBytes = 12_000
+	maxBacklog   = 5 * time.Millisecond
+)
+
+// defaultBacklog is the backlog of a node that is paced at a rate in bit/s.
+func defaultBacklog(rate int64) time.Duration {
+	return min(max(backlogTime, time.Duration(backlogBytes*8*float64(time.Second)/float64(rate))), maxBacklog)
+}
 
 // maxTuned bounds the peers whose MTU is not the usual one.
 const maxTuned = 4096
@@ -30,7 +40,8 @@ const maxTuned = 4096
 type Config struct {
 	// Engine is the engine's. OnUnknownPort is called as well as the node's own
 	// answer; it is called with a lock held. With a LinkRate, a MaxBacklog of zero
-	// means DefaultBacklog.
+	// means 500 µs, or what 12,000 bytes take, up to 5 ms, and a MinBacklog of zero a
+	// quarter of MaxBacklog.
 	Engine homa.Config
 }
 
@@ -42,7 +53,8 @@ type Node struct {
 	done    chan struct{} // closed by Close
 	wg      sync.WaitGroup
 	timer   *time.Timer
-	wake    chan struct{} // of the sender
+	pacer   *hrtimer.Timer // in place of timer if the engine is paced, else nil
+	wake    chan struct{}  // of the sender
 	spare   spares
 	sends   sync.WaitGroup // a count for each batch that was filled and not yet sent; none is added once closed, but by Close
 	failure atomic.Pointer[error]
@@ -87,8 +99,13 @@ func NewNode(c carrier.Carrier, config Config) (*Node, error) {
 			unknown(from, packet)
 		}
 	}
-	if config.Engine.LinkRate != 0 && config.Engine.MaxBacklog == 0 {
-		config.Engine.MaxBacklog = DefaultBacklog
+	if c := &config.Engine; c.LinkRate > 0 {
+		if c.MaxBacklog == 0 {
+			c.MaxBacklog = defaultBacklog(c.LinkRate)
+		}
+		if c.MinBacklog == 0 {
+			c.MinBacklog = c.MaxBacklog / 4
+		}
 	}
 	var err error
 	if ports, ok := c.(carrier.Ports); ok {
@@ -100,6 +117,13 @@ func NewNode(c carrier.Carrier, config Config) (*Node, error) {
 	if n.engine, err = homa.New(config.Engine); err != nil {
 		_ = c.Close() // nothing was sent
 		return nil, err
+	}
+	if config.Engine.LinkRate > 0 {
+		if n.pacer, err = hrtimer.New(); err != nil {
+			_ = c.Close()
+			return nil, err
+		}
+		n.wg.Go(n.pace)
 	}
 	for r := range c.Receivers() {
 		n.wg.Go(func() { n.receive(r) })
@@ -144,13 +168,16 @@ func (n *Node) Close() error {
 		n.mu.Unlock()
 		for more { // all ACKs, which leave before any data
 			n.mu.Lock()
-			b := n.fill(n.now())
+			b := n.fill(n.now(), carrier.MaxBatch)
 			more = b != nil && b.n == len(b.packets) && b.packets[b.n-1].Priority == wire.NumPriorities-1
 			n.mu.Unlock()
 			n.dispatch(b)
 		}
 		n.sends.Wait()
 		n.closing = n.carrier.Close()
+		if n.pacer != nil {
+			_ = n.pacer.Close() // there is nothing to lose
+		}
 	})
 	n.wg.Wait()
 	n.timer.Stop()

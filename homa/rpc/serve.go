@@ -303,7 +303,7 @@ func (r *Request) Read(p []byte) (int, error) {
 	return k, err
 }
 
-// SetLowWater is the same as Call.SetLowWater.
+// SetLowWater is the same as Call.SetLowWater, to be called after Target.
 func (r *Request) SetLowWater(n int) { r.s.setLowWater(n) }
 
 // ReadAll returns all of the request that was not read yet.
