@@ -14,16 +14,18 @@ import (
 )
 
 const (
-	// maxSpare bounds the batches kept for reuse, some 30 KB each.
+	// maxSpare bounds the batches kept for reuse, up to 130 KB each.
 	maxSpare = 8
 	// bufferSize is the initial size of a buffer for a packet; the engine makes it
 	// larger where the MTU is.
 	bufferSize = 1536
-	// sentAside is how many packets leave by the goroutine that happens to have the
-	// engine, such as that of a receiver or a caller, and sentAtOnce by the sender's.
-	// The kernel may carry each through all of its way to the other host before it
-	// comes back, tens of microseconds, and meanwhile neither receives nor runs what
-	// waits for this processor: with whole batches, 2 ms.
+	// sentAside is how many packets of a paced node leave by the goroutine that happens
+	// to have the engine, such as that of a receiver or a caller, and sentAtOnce by the
+	// sender's. The kernel may carry each through all of its way to the other host
+	// before it comes back, tens of microseconds, and meanwhile neither receives nor
+	// runs what waits for this processor: with whole batches, 2 ms. A node that is not
+	// paced sends when it is granted something, all of it: half as many short calls got
+	// through beside long ones when it did not.
 	sentAside  = 4
 	sentAtOnce = 16
 	// senderID is where a packet has the id of its RPC, as its sender sees it.
@@ -66,20 +68,29 @@ func (s *spares) give(b *batch) {
 
 // settle hands out what the engine has to say, takes what may be sent now, and
 // sets the timer. It needs mu. The caller sends the batch, which may be nil,
-// after it has released mu. With more than a few packets, the sender goroutine is
-// told to go on.
+// after it has released mu. With more than it may hold, the sender goroutine is told
+// to go on.
 func (n *Node) settle(now homa.Instant) *batch {
 	n.events(now)
 	if n.closed {
 		return nil // what is left is for Close to send
 	}
-	b := n.fill(now, sentAside)
-	if b != nil && b.n == sentAside {
+	most := n.atOnce(sentAside)
+	b := n.fill(now, most)
+	if b != nil && b.n == most {
 		n.wakeSender() // which arms
 	} else {
 		n.arm(now)
 	}
 	return b
+}
+
+// atOnce is what a paced node sends at a time, and else a whole batch.
+func (n *Node) atOnce(paced int) int {
+	if n.pacer != nil {
+		return paced
+	}
+	return carrier.MaxBatch
 }
 
 // fill takes packets that may be sent now, up to most; nil if there are none. It needs
@@ -260,8 +271,9 @@ func (n *Node) pump() bool {
 		now := n.now()
 		n.advance(now)
 		n.events(now)
-		b := n.fill(now, sentAtOnce)
-		more = b != nil && b.n == sentAtOnce
+		most := n.atOnce(sentAtOnce)
+		b := n.fill(now, most)
+		more = b != nil && b.n == most
 		if n.armed = 0; !more {
 			n.arm(now)
 		}
